@@ -1,0 +1,1 @@
+"""Grids, channels, states, the sphere, and where analyses and truth come from."""

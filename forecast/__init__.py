@@ -1,0 +1,1 @@
+"""Forecasters: neural, physical and reference; rollout, training and checkpoints."""

@@ -1,0 +1,1 @@
+"""One analysis or one model becomes many members."""

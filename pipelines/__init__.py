@@ -1,0 +1,1 @@
+"""Experiments, the ensemble engine, the store, reports and the command line."""

@@ -1,0 +1,1 @@
+"""Scores, quantile aggregation, conformal calibration and significance; knows no models."""
