@@ -1,0 +1,46 @@
+# make demo   the whole main job on the shipped sample: run, score, calibrate, report
+# make test   the tests; each target sets up .venv first, once
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint clean
+
+help:
+	@echo "make demo      run, score, calibrate and report a small ensemble (under 3 minutes)"
+	@echo "make test      the tests; set MYRIAD_REAL_DATA to a folder of real data to run those too"
+	@echo "make test-all  the tests, slow ones included"
+	@echo "make lint      check style and formatting"
+	@echo "make clean     remove the environment, caches and the demo's output"
+	@echo "The first call sets up $(VENV) with PYTHON=$(PYTHON) (3.11 or later; about 5 GB, minutes)."
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "$(PYTHON) is not there: name a Python, 'make PYTHON=python3.12 ...'" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "myriadcast needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
+	         "name another, 'make PYTHON=python3.12 ...'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/myriad demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m ''
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
