@@ -1,0 +1,272 @@
+"""An experiment: the YAML file that says what is forecast, from what, by whom, and how often."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from data.errors import ConfigurationError
+
+_UNITS = {"h": 1, "d": 24}
+
+
+def _hours(text: Any) -> int:
+    """Whole hours in a duration such as ``6h`` or ``10d``."""
+    match = re.fullmatch(r"(\d+)\s*([hd])", str(text).strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is no duration, expected for example 6h or 10d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _time(value: Any) -> np.datetime64:
+    try:
+        return np.datetime64(str(value).replace(" ", "T"), "s")
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no time, expected for example 2006-01-05T00") from error
+
+
+Hours = Annotated[int, BeforeValidator(_hours)]
+Time = Annotated[np.datetime64, BeforeValidator(_time)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error that names the nearest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    near = get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
+                    raise ValueError(f"unknown key {key!r}, the nearest known key is {near[0]!r}")
+        return data
+
+
+class InitTimes(Settings):
+    """Init times at equal intervals, both ends included."""
+
+    first: Time
+    last: Time
+    every: Hours
+
+    @property
+    def times(self) -> tuple[np.datetime64, ...]:
+        """The times, ascending."""
+        step = np.timedelta64(self.every, "h")
+        return tuple(np.arange(self.first, self.last + np.timedelta64(1, "s"), step))
+
+
+def _times(value: Any) -> tuple[np.datetime64, ...]:
+    """Init times from a list, or from first, last and every."""
+    if isinstance(value, dict):
+        times = InitTimes(**value).times
+    else:
+        times = tuple(_time(one) for one in (value if isinstance(value, list | tuple) else [value]))
+    if not times or list(times) != sorted(set(times)):
+        raise ValueError("expected at least one init time, ascending and without duplicates")
+    return times
+
+
+class Neural(Settings):
+    """Neural forecasters from checkpoints; several are divided over the members."""
+
+    kind: Literal["neural"]
+    checkpoints: tuple[Path, ...] = Field(min_length=1)
+
+
+class Persistence(Settings):
+    """The analysis stays as it is."""
+
+    kind: Literal["persistence"]
+    timestep: Hours = 6
+
+
+class Climatology(Settings):
+    """The climatological mean at every lead."""
+
+    kind: Literal["climatology"]
+    timestep: Hours = 6
+
+
+class BredVectors(Settings):
+    """Bred vectors in +- pairs; amplitudes are `amplitude` x the checkpoint's 48 h RMSE."""
+
+    kind: Literal["bred_vectors"]
+    amplitude: float = Field(0.35, gt=0)
+    cycles: int = Field(3, ge=1, le=20)
+    seed_channel: str = "z500"
+    correlation_length_km: float = Field(500.0, gt=0)
+
+
+class CorrelatedNoise(Settings):
+    """Isotropic correlated noise; amplitudes are `amplitude` x the checkpoint's 48 h RMSE."""
+
+    kind: Literal["correlated_noise"]
+    amplitude: float = Field(0.1, gt=0)
+    correlation_length_km: float = Field(500.0, gt=0)
+    paired: bool = True
+
+
+class AnalysisEnsemble(Settings):
+    """The members of an ensemble of analyses, recentred on the control analysis."""
+
+    kind: Literal["analysis_ensemble"]
+    source: Path
+
+
+PerturbationSettings = Annotated[
+    BredVectors | CorrelatedNoise | AnalysisEnsemble, Field(discriminator="kind")
+]
+ForecasterSettings = Annotated[Neural | Persistence | Climatology, Field(discriminator="kind")]
+
+
+class StoreSettings(Settings):
+    """How the members lie in the store.
+
+    Attributes
+    ----------
+    block : int
+        Members per unit of work, and per shard.
+    lossless : bool
+        Keep every bit instead of rounding to each channel's quantum.
+    """
+
+    block: int = Field(8, ge=1)
+    lossless: bool = False
+
+
+class CalibrationSettings(Settings):
+    """Which init times calibrate: the first `fit` ones; the others are judged."""
+
+    fit: int = Field(ge=1)
+
+
+class Experiment(Settings):
+    """One ensemble forecast experiment.
+
+    Attributes
+    ----------
+    name : str
+        Names the folder below the output root; letters, digits, ``-``, ``_`` and ``.``.
+    seed : int
+        Base seed of every random draw.
+    analyses, truth, climatology : pathlib.Path
+        Sources; relative paths start at the experiment file's folder.
+    channels : tuple of str
+        Channels of a reference forecaster; a neural one knows its own.
+    init_times : tuple of numpy.datetime64
+        As a list, or as first, last and every.
+    lead_time : int
+        Length of the forecast in hours, given as ``10d`` or ``240h``.
+    members : int
+        Ensemble size, control included.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(ge=0)
+    analyses: Path
+    truth: Path | None = None
+    climatology: Path | None = None
+    channels: tuple[str, ...] = ()
+    init_times: Annotated[tuple[np.datetime64, ...], BeforeValidator(_times)]
+    lead_time: Hours
+    members: int = Field(ge=1, le=100_000)
+    forecaster: ForecasterSettings
+    perturbations: tuple[PerturbationSettings, ...] = ()
+    store: StoreSettings = StoreSettings()
+    calibration: CalibrationSettings | None = None
+
+    def steps(self, timestep: np.timedelta64) -> int:
+        """Number of steps of this length to the end of the forecast.
+
+        Raises
+        ------
+        ConfigurationError
+            If the lead time is no whole number of steps.
+        """
+        step = timestep / np.timedelta64(1, "h")
+        if self.lead_time % step:
+            raise ConfigurationError(
+                f"lead_time: {self.lead_time} h is no multiple of the forecaster's {step:g} h step"
+            )
+        return int(self.lead_time // step)
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment in a YAML file, its relative paths made absolute.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, no YAML mapping, or a key or value is wrong; names the key.
+    """
+    content = read_yaml(path)
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from None
+    return _anchored(experiment, path.resolve().parent)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be read or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{path}: expected keys and values, found {type(content).__name__}"
+        )
+    return content
+
+
+def explain(error: ValidationError) -> str:
+    """The problems of a validation, each with the key it is about."""
+    problems = []
+    for problem in error.errors():
+        place = ".".join(str(step) for step in problem["loc"]) or "experiment"
+        problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(problems)
+
+
+def _anchored(settings: Settings, folder: Path) -> Any:
+    """The same settings with every relative path starting at `folder`."""
+    changes: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        changes[name] = _anchor(getattr(settings, name), folder)
+    return settings.model_copy(update=changes)
+
+
+def _anchor(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return (folder / value).resolve()
+    if isinstance(value, Settings):
+        return _anchored(value, folder)
+    if isinstance(value, tuple):
+        return tuple(_anchor(one, folder) for one in value)
+    return value
