@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import yaml
@@ -123,15 +123,26 @@ class CorrelatedNoise(Settings):
     paired: bool = True
 
 
-class AnalysisEnsemble(Settings):
+class EnsembleOfAnalyses(Settings):
     """The members of an ensemble of analyses, recentred on the control analysis."""
 
-    kind: Literal["analysis_ensemble"]
-    source: Path
+    kind: Literal["ensemble_of_analyses"]
+    analyses: Path
+    scale: float = Field(1.0, gt=0)
+    reuse: int = Field(1, ge=1)
+
+
+class LaggedAnalyses(Settings):
+    """Earlier analyses, recentred on the control analysis."""
+
+    kind: Literal["lagged_analyses"]
+    interval: Hours = 24
+    count: int = Field(ge=2)
+    scale: float = Field(0.5, gt=0)
 
 
 PerturbationSettings = Annotated[
-    BredVectors | CorrelatedNoise | AnalysisEnsemble, Field(discriminator="kind")
+    BredVectors | CorrelatedNoise | EnsembleOfAnalyses | LaggedAnalyses, Field(discriminator="kind")
 ]
 ForecasterSettings = Annotated[Neural | Persistence | Climatology, Field(discriminator="kind")]
 
@@ -224,6 +235,26 @@ def read_experiment(path: Path) -> Experiment:
     return _anchored(experiment, path.resolve().parent)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only: times stay text, so that a wrong one is reported with its key."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; a key given twice is an error."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -233,7 +264,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file cannot be read or holds no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
