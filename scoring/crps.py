@@ -1,0 +1,191 @@
+"""The continuous ranked probability score of an ensemble, and its estimators.
+
+With deviations d_i = x_i - y, S = mean_i |d_i| and the mean absolute difference of two different
+members G = sum_{i != j} |d_i - d_j| / (M (M - 1)), every estimator is S - c G / 2. They differ in
+c, that is, in what they hold the members to be: the whole forecast (standard), or a sample from
+it (fair). Always say which one it is: at M = 10 they differ by a tenth of the spread term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from data.errors import InputError
+from scoring.statistic import Statistic
+from scoring.tile import Structure, Tile, rank_weights
+
+
+class Estimator(Protocol):
+    """How the spread of the members enters the score."""
+
+    @property
+    def name(self) -> str:
+        """What every output calls it."""
+        ...
+
+    @property
+    def minimum_members(self) -> int:
+        """Fewest members it is defined for."""
+        ...
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """c G, the mean absolute difference to halve and take off, (cell,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standard:
+    """c = (M - 1) / M: the members are the whole forecast (Gneiting and Raftery, 2007,
+    doi:10.1198/016214506000001437)."""
+
+    name: ClassVar[str] = "standard"
+    minimum_members: ClassVar[int] = 1
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return tile.difference_sum / tile.size**2
+
+
+@dataclass(frozen=True)
+class Fair:
+    """c = 1: the members are independent draws from the forecast (Ferro, 2014,
+    doi:10.1002/qj.2270). Unbiased for the score of an infinite ensemble."""
+
+    name: ClassVar[str] = "fair"
+    minimum_members: ClassVar[int] = 2
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return tile.difference_sum / (tile.size * (tile.size - 1))
+
+
+@dataclass(frozen=True)
+class AlmostFair:
+    """c = 1 - (1 - alpha) / M (Lang et al., 2024, doi:10.48550/arXiv.2412.15832).
+
+    Parameters
+    ----------
+    alpha : float
+        1 is fair, 0 is standard.
+    """
+
+    alpha: float = 0.95
+    minimum_members: ClassVar[int] = 2
+
+    @property
+    def name(self) -> str:
+        """With the value of alpha."""
+        return f"almost fair {self.alpha:g}"
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return (1 - (1 - self.alpha) / tile.size) * FAIR.spread(tile)
+
+
+@dataclass(frozen=True)
+class SubEnsemble:
+    """c = 1 - 1 / m: the expected standard score of m members drawn from these without
+    replacement (Ferro, Richardson and Weigel, 2008, doi:10.1002/met.45).
+
+    Parameters
+    ----------
+    size : int
+        m, at least 1.
+    """
+
+    size: int
+    minimum_members: ClassVar[int] = 2
+
+    @property
+    def name(self) -> str:
+        """With the size."""
+        return f"expected for {self.size} members"
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return (1 - 1 / self.size) * FAIR.spread(tile)
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Fair for members that come in groups (checkpoints) and in antithetic pairs.
+
+    The forecast is the mixture of the groups with weights n_k / M. Members of different groups
+    are independent; within a group, partners of a pair are not, and their differences are left
+    out of the mean over the admissible ordered pairs, whose number is N_k:
+
+    c G = [ sum_{k != l} sum |x_i - x_j| + sum_k n_k^2 / N_k sum_admissible |x_i - x_j| ] / M^2.
+
+    One group without pairs is `Fair`.
+    """
+
+    name: ClassVar[str] = "stratified"
+    minimum_members: ClassVar[int] = 2
+
+    def spread(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        centred = tile.centred
+        total = tile.difference_sum.copy()
+        for members in _groups(tile.structure):
+            partners = _partners(tile.structure, members)
+            group = np.sort(centred[:, members], axis=1).astype(np.float64)
+            within = 2 * (group @ rank_weights(members.size))
+            apart = centred[:, partners[0]].astype(np.float64) - centred[:, partners[1]]
+            admissible = members.size * (members.size - 1) - 2 * len(partners[0])
+            if admissible == 0:
+                raise InputError(
+                    f"the stratified CRPS needs two independent members in every group, found "
+                    f"members {members.tolist()} (by position) alone or only paired"
+                )
+            allowed = within - 2 * np.abs(apart).sum(axis=1)
+            total += members.size**2 / admissible * allowed - within
+        return total / tile.size**2
+
+
+STANDARD = Standard()
+FAIR = Fair()
+STRATIFIED = Stratified()
+
+
+def _groups(structure: Structure) -> list[np.ndarray]:
+    """Positions of the members of each group."""
+    return [np.flatnonzero(structure.groups == group) for group in np.unique(structure.groups)]
+
+
+def _partners(structure: Structure, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the first and of the second member of each complete pair in a group."""
+    pairs = structure.pairs[members]
+    first, second = [], []
+    for pair in np.unique(pairs[pairs >= 0]):
+        positions = members[pairs == pair]
+        if positions.size > 2:
+            raise InputError(f"pair {pair} has {positions.size} members in one group, expected 2")
+        if positions.size == 2:
+            first.append(positions[0])
+            second.append(positions[1])
+    return np.array(first, int), np.array(second, int)
+
+
+@dataclass(frozen=True)
+class CRPS(Statistic):
+    """Continuous ranked probability score, S - c G / 2, in the unit of the forecast.
+
+    Parameters
+    ----------
+    estimator : Estimator
+        `FAIR` (default), `STANDARD`, `STRATIFIED`, ``AlmostFair(0.95)``, ``SubEnsemble(10)``.
+    """
+
+    estimator: Estimator = FAIR
+
+    @property
+    def minimum_members(self) -> int:
+        """Fewest members that the estimator is defined for."""
+        return self.estimator.minimum_members
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return tile.mean_absolute_error - self.estimator.spread(tile) / 2

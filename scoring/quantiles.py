@@ -1,0 +1,168 @@
+"""Quantiles of ensembles, and how often intervals between them hold the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import xarray as xr
+
+from data.errors import InputError
+from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
+from scoring.tile import Tile
+
+CENTRAL_INTERVALS = (0.5, 0.8, 0.9, 0.95)
+STANDARD_LEVELS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
+
+
+class Definition(Protocol):
+    """Which position among the sorted members a quantile level has."""
+
+    name: ClassVar[str]
+
+    def position(self, levels: np.ndarray, members: int) -> np.ndarray:
+        """Position counted from 0, not yet held within 0..M-1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weibull:
+    """p (M + 1) - 1 (Hyndman and Fan's type 6, 1996, doi:10.1080/00031305.1996.10473566).
+
+    When the truth is exchangeable with the members it lies below this quantile with probability
+    p exactly, as long as 1 / (M + 1) <= p <= M / (M + 1).
+    """
+
+    name: ClassVar[str] = "weibull"
+
+    def position(self, levels: np.ndarray, members: int) -> np.ndarray:
+        """(level,)"""
+        return levels * (members + 1) - 1
+
+
+@dataclass(frozen=True)
+class Linear:
+    """p (M - 1) (type 7, numpy's default). Intervals are too narrow for small ensembles."""
+
+    name: ClassVar[str] = "linear"
+
+    def position(self, levels: np.ndarray, members: int) -> np.ndarray:
+        """(level,)"""
+        return levels * (members - 1)
+
+
+WEIBULL = Weibull()
+LINEAR = Linear()
+
+
+@dataclass(frozen=True)
+class Quantiles(Statistic):
+    """Quantiles of the ensemble, in the unit of the forecast.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Increasing, within (0, 1).
+    definition : Definition
+        `WEIBULL` (default) or `LINEAR`.
+    """
+
+    levels: tuple[float, ...] = STANDARD_LEVELS
+    definition: Definition = WEIBULL
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The levels."""
+        return {"quantile": np.array(self.levels)}
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, quantile)"""
+        return _deviations(tile, np.array(self.levels), self.definition) + tile.truth[:, None]
+
+
+@dataclass(frozen=True)
+class IntervalHits(Statistic):
+    """1 where the central interval of each level holds the truth, ends included.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Nominal coverage, within (0, 1).
+    definition : Definition
+        Of the quantiles at (1 - level) / 2 and (1 + level) / 2.
+    """
+
+    levels: tuple[float, ...] = CENTRAL_INTERVALS
+    definition: Definition = WEIBULL
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The nominal coverage."""
+        return {"level": np.array(self.levels)}
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, level)"""
+        levels = np.array(self.levels)
+        low = _deviations(tile, (1 - levels) / 2, self.definition)
+        high = _deviations(tile, (1 + levels) / 2, self.definition)
+        return ((low <= 0) & (high >= 0)).astype(np.float64)
+
+
+def ensemble_quantiles(
+    forecast: xr.DataArray,
+    levels: Sequence[float] = STANDARD_LEVELS,
+    member_dim: str = "number",
+    missing: Missing = PROPAGATE,
+) -> xr.DataArray:
+    """Quantiles of an ensemble as a labelled array with a `quantile` dimension, float64.
+
+    Parameters
+    ----------
+    forecast : xarray.DataArray
+        Any dimensions with `member_dim`.
+    levels : sequence of float
+        Increasing, within (0, 1).
+    member_dim : str
+        Name of the dimension of members.
+    missing : Missing
+        What to do with missing members.
+    """
+    # Centred on the first member: quantiles do not depend on what they are centred on.
+    first = forecast.isel({member_dim: 0}, drop=True)
+    statistic = Quantiles(tuple(levels))
+    quantiles = evaluate((statistic,), forecast, first, member_dim, missing)[statistic.key]
+    return quantiles.rename(forecast.name).assign_attrs(
+        forecast.attrs | {"estimator": f"{statistic.definition.name} quantiles of the members"}
+    )
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuse levels that are not increasing within (0, 1).
+
+    Raises
+    ------
+    InputError
+        Naming the levels.
+    """
+    values = np.asarray(levels, float)
+    if values.size == 0 or not (values > 0).all() or not (values < 1).all():
+        raise InputError(f"quantile levels must lie within (0, 1), found {tuple(levels)}")
+    if not (np.diff(values) > 0).all():
+        raise InputError(f"quantile levels must increase, found {tuple(levels)}")
+
+
+def _deviations(tile: Tile, levels: np.ndarray, definition: Definition) -> np.ndarray:
+    """Quantiles of the members minus truth, (cell, level), float64."""
+    position = np.clip(definition.position(levels, tile.size), 0, tile.size - 1)
+    lower = np.floor(position).astype(int)
+    upper = np.minimum(lower + 1, tile.size - 1)
+    low = tile.deviations[:, lower].astype(np.float64)
+    return low + (position - lower) * (tile.deviations[:, upper] - low)

@@ -1,0 +1,272 @@
+"""Statistics of samples, and their evaluation in one pass over the ensemble.
+
+A statistic maps an ensemble and its truth to one value (or a few labelled ones) per cell. It is
+identified by value: its class and all its parameters make its `key`, so two settings never share
+a result. Statistics that are evaluated together share the sort.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, is_dataclass
+from hashlib import blake2b
+from typing import ClassVar, Protocol
+
+import numpy as np
+import xarray as xr
+
+from data.errors import InputError
+from scoring.tile import Structure, Tile, three_axes, tiles
+
+_LONGEST_KEY = 80
+
+
+@dataclass(frozen=True)
+class Statistic(ABC):
+    """One number, or a few labelled ones, for each cell of an ensemble and its truth."""
+
+    minimum_members: ClassVar[int] = 1
+
+    @property
+    def key(self) -> str:
+        """Name made of the class and of all its parameters, fit for a variable of a store."""
+        words = _words(self)
+        if len(words) <= _LONGEST_KEY:
+            return words
+        digest = blake2b(words.encode(), digest_size=4).hexdigest()
+        return f"{_snake(type(self).__name__)}_{digest}"
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Names and coordinates of the axes that follow the cell's; none by default."""
+        return {}
+
+    @abstractmethod
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """Values, (cell, *labels), float64. A cell with a missing member may hold anything."""
+
+    def __call__(
+        self, forecast: xr.DataArray, truth: xr.DataArray, member_dim: str = "number"
+    ) -> xr.DataArray:
+        """The statistic of each sample; dimensions of `forecast` less `member_dim`, plus labels.
+
+        A forecast without `member_dim` is an ensemble of one.
+        """
+        return evaluate((self,), forecast, truth, member_dim)[self.key]
+
+
+class Missing(Protocol):
+    """What to do with cells in which members or truth are missing."""
+
+    def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
+        """The statistic's values, (cell, *labels), NaN where they cannot be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class Propagate:
+    """A cell with any missing member, or without truth, has no value."""
+
+    def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
+        """The statistic's values, NaN in such cells."""
+        values = statistic.of_tile(tile)
+        missing = np.isnan(tile.deviations[:, -1])
+        if missing.any():
+            values = values.copy()
+            values[missing] = np.nan
+        return values
+
+
+@dataclass(frozen=True)
+class Omit:
+    """Missing members are left out; every term uses the true count of each cell."""
+
+    def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
+        """The statistic of the members there are; NaN with fewer than it needs, or no truth."""
+        present = tile.size - np.isnan(tile.deviations).sum(axis=1)
+        if (present == tile.size).all():
+            return statistic.of_tile(tile)
+        shape = [axis.size for axis in statistic.labels.values()]
+        values = np.full((present.size, *shape), np.nan)
+        for count in np.unique(present[present >= statistic.minimum_members]):
+            cells = np.flatnonzero(present == count)
+            values[cells] = statistic.of_tile(tile.compress(cells, int(count)))
+        return values
+
+
+PROPAGATE = Propagate()
+OMIT = Omit()
+
+
+def evaluate(
+    statistics: Sequence[Statistic],
+    forecast: xr.DataArray,
+    truth: xr.DataArray,
+    member_dim: str = "number",
+    missing: Missing = PROPAGATE,
+    threads: int = 1,
+) -> xr.Dataset:
+    """All statistics of each sample, from one sort.
+
+    Parameters
+    ----------
+    statistics : sequence of Statistic
+        What to evaluate.
+    forecast : xarray.DataArray
+        Any dimensions; without `member_dim` it is an ensemble of one. Coordinates `checkpoint`
+        and `pair` along `member_dim` tell which members depend on each other.
+    truth : xarray.DataArray
+        Broadcast to the dimensions of `forecast` other than `member_dim`; coordinates that both
+        have must be equal.
+    member_dim : str
+        Name of the dimension of members.
+    missing : Missing
+        `PROPAGATE` (default) or `OMIT`.
+    threads : int
+        Tiles worked on at a time.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable per statistic, named by its `key`, float64.
+
+    Raises
+    ------
+    InputError
+        If dimensions or coordinates do not fit, or there are too few members.
+    """
+    if member_dim not in forecast.dims:
+        forecast = forecast.expand_dims(member_dim)
+    axis = forecast.get_axis_num(member_dim)
+    cells = forecast.isel({member_dim: 0}, drop=True)
+    target = _matched(truth, cells)
+    arrays = evaluate_arrays(
+        statistics,
+        forecast.values,
+        target.values,
+        axis,
+        structure=_structure(forecast, member_dim),
+        missing=missing,
+        threads=threads,
+    )
+    variables = {}
+    coordinates: dict[Hashable, object] = dict(cells.coords)
+    for statistic, values in arrays.items():
+        labels = statistic.labels
+        variables[statistic.key] = xr.Variable((*cells.dims, *labels), values)
+        coordinates |= {name: (name, axis) for name, axis in labels.items()}
+    return xr.Dataset(variables, coordinates)
+
+
+def evaluate_arrays(
+    statistics: Sequence[Statistic],
+    forecast: np.ndarray,
+    truth: np.ndarray,
+    axis: int = 0,
+    structure: Structure | None = None,
+    missing: Missing = PROPAGATE,
+    threads: int = 1,
+) -> dict[Statistic, np.ndarray]:
+    """All statistics of plain arrays, from one sort.
+
+    Parameters
+    ----------
+    statistics : sequence of Statistic
+        What to evaluate.
+    forecast : numpy.ndarray
+        Members along `axis`.
+    truth : numpy.ndarray
+        The shape of `forecast` without `axis`.
+    axis : int
+        Axis of members.
+    structure : Structure, optional
+        Which members depend on each other; independent by default.
+    missing : Missing
+        `PROPAGATE` (default) or `OMIT`.
+    threads : int
+        Tiles worked on at a time.
+
+    Returns
+    -------
+    dict of Statistic to numpy.ndarray
+        (*cells, *labels), float64.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit or there are too few members.
+    """
+    forecast, truth = np.asarray(forecast), np.asarray(truth)
+    members = forecast.shape[axis]
+    cells = tuple(np.delete(forecast.shape, axis % forecast.ndim))
+    if truth.shape != cells:
+        raise InputError(f"truth has shape {truth.shape}, the forecast's cells have {cells}")
+    for statistic in statistics:
+        if members < statistic.minimum_members:
+            raise InputError(
+                f"{statistic.key} needs at least {statistic.minimum_members} members, "
+                f"found {members}"
+            )
+    structure = structure or Structure.independent(members)
+    blocks = three_axes(forecast, axis)
+    target = truth.reshape(blocks.shape[0], blocks.shape[2])
+    results = {
+        statistic: np.empty((target.size, *(axis.size for axis in statistic.labels.values())))
+        for statistic in statistics
+    }
+
+    def work(share: int) -> None:
+        for place, tile in tiles(blocks, target, structure, share=share, shares=threads):
+            for statistic, values in results.items():
+                values[place] = missing.of_tile(statistic, tile)
+
+    if threads == 1:
+        work(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+    return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
+
+
+def _matched(truth: xr.DataArray, cells: xr.DataArray) -> xr.DataArray:
+    """`truth` broadcast and transposed to the dimensions of `cells`."""
+    surplus = [dim for dim in truth.dims if dim not in cells.dims]
+    if surplus:
+        raise InputError(f"truth has dimensions {surplus} that the forecast has not: {cells.dims}")
+    try:
+        cells, truth = xr.align(cells, truth, join="exact")
+    except ValueError as error:
+        raise InputError(f"forecast and truth have different coordinates: {error}") from error
+    return truth.broadcast_like(cells).transpose(*cells.dims)
+
+
+def _structure(forecast: xr.DataArray, member_dim: str) -> Structure:
+    """What the coordinates `checkpoint` and `pair` say; independent members without them."""
+    structure = Structure.independent(forecast.sizes[member_dim])
+    coordinates = forecast.coords
+    groups = coordinates["checkpoint"].values if "checkpoint" in coordinates else structure.groups
+    pairs = coordinates["pair"].values if "pair" in coordinates else structure.pairs
+    if groups.shape != structure.groups.shape or pairs.shape != structure.pairs.shape:
+        return structure
+    return Structure(groups, pairs)
+
+
+def _words(value: object) -> str:
+    """A readable name of a parameter, different for different values."""
+    if is_dataclass(value):
+        words = [_snake(type(value).__name__)]
+        for field in fields(value):
+            parameter = getattr(value, field.name)
+            named = [] if is_dataclass(parameter) else [field.name]
+            words += [*named, _words(parameter)]
+        return "_".join(words)
+    if isinstance(value, tuple):
+        return "_".join(_words(item) for item in value)
+    return f"{value!r}".strip("'")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
