@@ -1,0 +1,106 @@
+"""Perturbations taken from analyses: an ensemble of them, or those of earlier hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.errors import ConfigurationError, InputError
+from data.key import Key
+from data.state import State
+from perturb.member import Member
+from perturb.perturbation import Perturbation
+
+Analyses = Callable[[np.datetime64], State]
+"""Gives the analysis, or the ensemble of analyses, of a time."""
+
+
+@dataclass(frozen=True)
+class AnalysisEnsemble(Perturbation):
+    """Members of an ensemble of analyses, recentred on the control analysis.
+
+    The increment of draw j is ``scale * (e_j - mean of all e)``. Without recentring the ensemble
+    would be centred on its own mean, whose error is not that of the control: spread and skill
+    would belong to different analyses.
+
+    Parameters
+    ----------
+    analyses : callable
+        Gives the whole ensemble at the init time, as a state of two or more members.
+    scale : float
+        Factor on the spread.
+    reuse : int
+        How many draws of one checkpoint may share an analysis. Above one only if members differ
+        by something else as well (a forecaster's own noise, another perturbation).
+    """
+
+    analyses: Analyses
+    scale: float = 1.0
+    reuse: int = 1
+
+    def increments(self, state: State, key: Key, members: Sequence[Member]) -> torch.Tensor:
+        """Anomaly ``seed mod n`` of the n analyses; see `Perturbation.increments`.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are more draws than analyses to take (`reuse`).
+        InputError
+            If there are fewer than two analyses, or they lie on another grid.
+        """
+        ensemble = self.analyses(state.valid_time).select(state.channels)
+        count = len(ensemble.numbers)
+        if count < 2 or ensemble.grid != state.grid:
+            raise InputError(
+                f"ensemble of analyses at {state.valid_time}: {count} members on {ensemble.grid}, "
+                f"expected at least 2 on {state.grid}"
+            )
+        last = max(member.seed for member in members)
+        if last >= count * self.reuse:
+            raise ConfigurationError(
+                f"ensemble of analyses: {count} analyses used {self.reuse} times make "
+                f"{count * self.reuse} draws, but a checkpoint asks for {last + 1}; ask for fewer "
+                "members or raise reuse"
+            )
+        anomalies = _anomalies(ensemble.fields.to(state.fields.device)) * self.scale
+        return anomalies[[member.seed % count for member in members]]
+
+
+@dataclass(frozen=True)
+class LaggedAnalyses:
+    """The present analysis and those before it, as one ensemble, for `AnalysisEnsemble`.
+
+    Differences between successive analyses are larger than the error of any: a `scale` below one
+    goes with them. Intervals of 24 h keep the daily cycle out.
+
+    Parameters
+    ----------
+    analyses : callable
+        Gives one analysis for each time.
+    interval : numpy.timedelta64
+        Time between successive analyses.
+    count : int
+        Number of analyses, the present one included.
+
+    References
+    ----------
+    R. N. Hoffman and E. Kalnay (1983), doi:10.1111/j.1600-0870.1983.tb00189.x.
+    """
+
+    analyses: Analyses
+    interval: np.timedelta64
+    count: int
+
+    def __call__(self, time: np.datetime64) -> State:
+        """The analyses at `time` and before as members 0 (the present one), 1, ..."""
+        states = [self.analyses(time - lag * self.interval) for lag in range(self.count)]
+        fields = torch.cat([state.fields for state in states])
+        return states[0].with_members(fields, tuple(range(self.count)))
+
+
+def _anomalies(fields: torch.Tensor) -> torch.Tensor:
+    """Deviations from the mean over the first axis, taken in float64, float32."""
+    return (fields.double() - fields.double().mean(0)).float()
