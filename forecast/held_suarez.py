@@ -13,6 +13,7 @@ seasons, no day and night, and no moisture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,29 @@ class Mountain:
 
 
 MOUNTAINS = (Mountain(3500.0, 90.0, 35.0), Mountain(2000.0, 250.0, 45.0))
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """Time scales of friction and heating, days; infinite ones turn them off.
+
+    Parameters
+    ----------
+    friction_days : float
+        1 / k_f: friction at the ground.
+    aloft_days : float
+        1 / k_a: relaxation of temperature in the free atmosphere.
+    ground_days : float
+        1 / k_s: the same at the ground at the equator.
+    """
+
+    friction_days: float = 1.0
+    aloft_days: float = 40.0
+    ground_days: float = 4.0
+
+
+HELD_SUAREZ = Forcing()
+UNFORCED = Forcing(math.inf, math.inf, math.inf)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ import numpy as np
 
 from data.errors import MissingExtraError
 from forecast.held_suarez import (
+    HELD_SUAREZ,
     MOUNTAINS,
     OUTPUT_CHANNELS,
     OUTPUT_GRID,
     OUTPUT_TRUNCATION,
     T42,
+    Forcing,
     Mountain,
     Resolution,
 )
@@ -60,10 +62,14 @@ class SpectralCore:
     ----------
     resolution : Resolution
     mountains : tuple of Mountain
+    forcing : Forcing
     """
 
     def __init__(
-        self, resolution: Resolution = T42, mountains: tuple[Mountain, ...] = MOUNTAINS
+        self,
+        resolution: Resolution = T42,
+        mountains: tuple[Mountain, ...] = MOUNTAINS,
+        forcing: Forcing = HELD_SUAREZ,
     ) -> None:
         self.resolution = resolution
         self.horizontal = _horizontal(resolution.truncation, resolution.grid.latitudes)
@@ -73,7 +79,7 @@ class SpectralCore:
         self._orography = self._modal_orography(mountains)
         height = self.horizontal.to_nodal(self._orography) * self.constants.g
         self._ground = height * self.scale["geopotential"]
-        self._step = self._time_step()
+        self._step = self._time_step(forcing)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,7 +120,7 @@ class SpectralCore:
 
     # Time
 
-    def _time_step(self) -> Callable[[jax.Array], jax.Array]:
+    def _time_step(self, forcing: Forcing) -> Callable[[jax.Array], jax.Array]:
         """The function that takes one member's coefficients one time step further.
 
         The scheme is SIL3 (Whitaker and Kar, 2013, doi:10.1175/MWR-D-13-00132.1), and a filter of
@@ -125,15 +131,20 @@ class SpectralCore:
         equations = primitive_equations.PrimitiveEquations(
             reference, self._orography, self.coordinates, self.constants
         )
-        sea_level = self.constants.dimensionalize(1.0, UNITS.pascal)  # the unit: see scale
-        forcing = held_suarez.HeldSuarezForcing(
-            self.coordinates, self.constants, reference, p0=sea_level
+        heating = held_suarez.HeldSuarezForcing(
+            self.coordinates,
+            self.constants,
+            reference,
+            p0=self.constants.dimensionalize(1.0, UNITS.pascal),  # its unit: see scale
+            kf=1 / (forcing.friction_days * UNITS.day),
+            ka=1 / (forcing.aloft_days * UNITS.day),
+            ks=1 / (forcing.ground_days * UNITS.day),
         )
         dt = to_time(resolution.minutes * UNITS.minute)
         tau = to_time(resolution.diffusion_hours * UNITS.hour)
         step = time_integration.step_with_filters(
             time_integration.imex_rk_sil3(
-                time_integration.compose_equations([equations, forcing]), dt
+                time_integration.compose_equations([equations, heating]), dt
             ),
             [
                 time_integration.horizontal_diffusion_step_filter(
