@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,12 +15,17 @@ from data.state import State
 from perturb.member import Member
 from perturb.perturbation import Perturbation
 
-Analyses = Callable[[np.datetime64], State]
-"""Gives the analysis, or the ensemble of analyses, of a time."""
+
+class Analyses(Protocol):
+    """Where analyses come from; what of a source the perturbations need."""
+
+    def analysis(self, time: np.datetime64) -> State:
+        """The analysis, or the ensemble of analyses, at a time."""
+        ...
 
 
 @dataclass(frozen=True)
-class AnalysisEnsemble(Perturbation):
+class EnsembleOfAnalyses(Perturbation):
     """Members of an ensemble of analyses, recentred on the control analysis.
 
     The increment of draw j is ``scale * (e_j - mean of all e)``. Without recentring the ensemble
@@ -28,7 +34,7 @@ class AnalysisEnsemble(Perturbation):
 
     Parameters
     ----------
-    analyses : callable
+    analyses : Analyses
         Gives the whole ensemble at the init time, as a state of two or more members.
     scale : float
         Factor on the spread.
@@ -51,7 +57,7 @@ class AnalysisEnsemble(Perturbation):
         InputError
             If there are fewer than two analyses, or they lie on another grid.
         """
-        ensemble = self.analyses(state.valid_time).select(state.channels)
+        ensemble = self.analyses.analysis(state.valid_time).select(state.channels)
         count = len(ensemble.numbers)
         if count < 2 or ensemble.grid != state.grid:
             raise InputError(
@@ -71,14 +77,14 @@ class AnalysisEnsemble(Perturbation):
 
 @dataclass(frozen=True)
 class LaggedAnalyses:
-    """The present analysis and those before it, as one ensemble, for `AnalysisEnsemble`.
+    """The present analysis and those before it, as one ensemble, for `EnsembleOfAnalyses`.
 
     Differences between successive analyses are larger than the error of any: a `scale` below one
     goes with them. Intervals of 24 h keep the daily cycle out.
 
     Parameters
     ----------
-    analyses : callable
+    analyses : Analyses
         Gives one analysis for each time.
     interval : numpy.timedelta64
         Time between successive analyses.
@@ -94,9 +100,9 @@ class LaggedAnalyses:
     interval: np.timedelta64
     count: int
 
-    def __call__(self, time: np.datetime64) -> State:
+    def analysis(self, time: np.datetime64) -> State:
         """The analyses at `time` and before as members 0 (the present one), 1, ..."""
-        states = [self.analyses(time - lag * self.interval) for lag in range(self.count)]
+        states = [self.analyses.analysis(time - lag * self.interval) for lag in range(self.count)]
         fields = torch.cat([state.fields for state in states])
         return states[0].with_members(fields, tuple(range(self.count)))
 

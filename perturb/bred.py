@@ -16,7 +16,7 @@ from data.state import State
 from forecast.forecaster import Forecaster
 from perturb.analyses import Analyses
 from perturb.member import Member
-from perturb.norm import check_amplitude, rescaled
+from perturb.norm import check_amplitudes, rescaled
 from perturb.perturbation import Perturbation, once_per_draw
 
 
@@ -36,8 +36,8 @@ class BredVectors(Perturbation):
     ----------
     forecaster : Forecaster
         What breeds; its channels and grid are those of the analyses.
-    analyses : callable
-        Gives the analysis of a time, for times before the init time.
+    analyses : Analyses
+        Gives the analyses before the init time.
     amplitude : numpy.ndarray
         (channel,), units of the channel, in the order of ``forecaster.channels``. In the paper
         0.35 times the root mean square error of the 48 h forecast.
@@ -76,7 +76,12 @@ class BredVectors(Perturbation):
                 f"bred vectors: seed_channel {self.seed_channel!r} is not among the forecaster's "
                 f"channels ({', '.join(channels)}); name one of them"
             )
-        check_amplitude(self.amplitude, channels, "bred vectors")
+        if np.shape(self.amplitude) != (len(channels),):
+            raise ConfigurationError(
+                f"bred vectors: amplitudes of shape {np.shape(self.amplitude)} for the "
+                f"{len(channels)} channels {', '.join(channels)}"
+            )
+        check_amplitudes(dict(zip(channels, self.amplitude, strict=True)), channels, "bred vectors")
 
     def increments(self, state: State, key: Key, members: Sequence[Member]) -> torch.Tensor:
         """Bred vectors that end at the time of `state`; see `Perturbation.increments`.
@@ -157,7 +162,7 @@ class BredVectors(Perturbation):
 
     def _grown(self, dx: torch.Tensor, start: np.datetime64, key: Key) -> torch.Tensor:
         """M(x0 + dx) - M(x0) with x0 the analysis at `start`, forecast once for all."""
-        analysis = self.analyses(start).select(self.forecaster.channels)
+        analysis = self.analyses.analysis(start).select(self.forecaster.channels)
         x0 = analysis.fields.to(dx.device)
         both = analysis.with_members(torch.cat([x0, x0 + dx]), (0,) * (1 + len(dx)))
         fields = self.forecaster.step(both, key).fields

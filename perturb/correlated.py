@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
 from data.state import State
 from perturb.member import Member
-from perturb.norm import check_amplitude
+from perturb.norm import check_amplitudes
 from perturb.perturbation import Perturbation, once_per_draw
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class CorrelatedNoise(Perturbation):
     """Gaussian noise of a given standard deviation and correlation length, equal everywhere.
 
@@ -24,14 +23,14 @@ class CorrelatedNoise(Perturbation):
 
     Parameters
     ----------
-    amplitude : numpy.ndarray
-        (channel,), standard deviation in units of the channel, in the order of the analysis's
-        channels; zero leaves a channel alone.
+    amplitudes : mapping from str to float
+        Standard deviation by channel, units of the channel; channels without one stay as they
+        are.
     correlation_length_km : float
         Length L of the correlation exp(-d^2 / 2 L^2).
     """
 
-    amplitude: np.ndarray
+    amplitudes: Mapping[str, float]
     correlation_length_km: float = 500.0
 
     def increments(self, state: State, key: Key, members: Sequence[Member]) -> torch.Tensor:
@@ -40,19 +39,17 @@ class CorrelatedNoise(Perturbation):
         Raises
         ------
         ConfigurationError
-            If the amplitudes do not fit the state's channels.
+            If a channel with an amplitude is not in the state, or an amplitude is negative.
         """
-        check_amplitude(self.amplitude, state.channels, "correlated noise")
+        check_amplitudes(self.amplitudes, state.channels, "correlated noise")
         noise = IsotropicNoise(state.grid, GaussianCorrelation(self.correlation_length_km))
-        parts = list(enumerate(zip(state.channels, self.amplitude, strict=True)))
 
         def draw(distinct: Sequence[Member]) -> torch.Tensor:
             dx = torch.zeros(len(distinct), *state.fields.shape[1:])
             for row, member in enumerate(distinct):
-                for place, (name, amplitude) in parts:
-                    if amplitude > 0:
-                        field = noise.draw(member.draws_at(key) / name)[0]
-                        dx[row, place] = float(amplitude) * field
+                for name, amplitude in self.amplitudes.items():
+                    field = noise.draw(member.draws_at(key) / name)[0]
+                    dx[row, state.channels.index(name)] = amplitude * field
             return dx.to(state.fields.device)
 
         return once_per_draw(members, draw)

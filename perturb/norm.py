@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -57,20 +60,24 @@ def rescaled(dx: torch.Tensor, grid: Grid, amplitude: torch.Tensor) -> torch.Ten
     return (dx.double() * factor[..., None]).float()
 
 
-def check_amplitude(amplitude: np.ndarray, channels: tuple[str, ...], what: str) -> None:
-    """Refuse amplitudes, (channel,), that are not one finite number >= 0 for each channel.
+def check_amplitudes(amplitudes: Mapping[str, float], channels: tuple[str, ...], what: str) -> None:
+    """Refuse an amplitude of an unknown channel, or one that is negative or not finite.
 
     Raises
     ------
     ConfigurationError
-        Names `what` is being configured, the channels and the amplitudes.
+        Names `what` is being configured and the channel.
     """
-    values = np.asarray(amplitude, dtype=float)
-    if values.shape != (len(channels),) or not np.isfinite(values).all() or values.min() < 0:
-        raise ConfigurationError(
-            f"{what}: amplitude must be a number >= 0 for each of {', '.join(channels)}, found "
-            f"{values.tolist()}"
-        )
+    for name, amplitude in amplitudes.items():
+        if name not in channels:
+            raise ConfigurationError(
+                f"{what}: amplitude for {name!r}, which is not among the channels "
+                f"({', '.join(channels)})"
+            )
+        if not 0 <= amplitude < math.inf:
+            raise ConfigurationError(
+                f"{what}: amplitude {amplitude} for {name!r}, expected a finite number >= 0"
+            )
 
 
 def _cap_weights(grid: Grid, side: int) -> torch.Tensor:

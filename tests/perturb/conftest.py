@@ -10,6 +10,7 @@ import torch
 from data.grid import Grid
 from data.key import Key
 from data.state import State
+from perturb.correlated import CorrelatedNoise
 
 GRID = Grid("legendre-gauss", 16, 32)
 CHANNELS = ("t850", "q850", "z500")
@@ -46,6 +47,13 @@ def meander(fields: torch.Tensor) -> torch.Tensor:
     neighbours = torch.roll(x, 1, dims=0) + torch.roll(x, -1, dims=0)
     mixed = drifted + 0.4 * torch.tanh(neighbours * drifted)
     return MEANS + SCALES * (1.1 * mixed + 0.1 * torch.sin(3 * x))
+
+
+@dataclass(frozen=True)
+class ToySource:
+    """Analyses given by a function of time."""
+
+    analysis: Callable[[np.datetime64], State]
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,12 @@ def time():
 
 @pytest.fixture(scope="session")
 def analyses():
-    return toy_analysis
+    return ToySource(toy_analysis)
 
 
 @pytest.fixture(scope="session")
 def ensemble():
-    return toy_ensemble
+    return ToySource(toy_ensemble)
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +109,19 @@ def analysis():
 
 
 @pytest.fixture(scope="session")
+def source():
+    return ToySource
+
+
+@pytest.fixture(scope="session")
 def amplitude():
     """Per channel; that of humidity is large enough to be clipped."""
     return np.array([0.5, 0.003, 90.0])
+
+
+@pytest.fixture(scope="session")
+def noise(amplitude):
+    return CorrelatedNoise(dict(zip(CHANNELS, amplitude, strict=True)))
 
 
 @pytest.fixture(scope="session")

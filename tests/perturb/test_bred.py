@@ -36,7 +36,7 @@ def slow_bred(bred, time, seed):
     """One perturbation, channel by channel."""
     dx = seed
     for cycle in (3, 2, 1):
-        x0 = bred.analyses(time - cycle * bred.forecaster.timestep)
+        x0 = bred.analyses.analysis(time - cycle * bred.forecaster.timestep)
         perturbed = x0.with_members(x0.fields + dx, (0,))
         there = bred.forecaster.step(perturbed, Key(0)).fields[0]
         here = bred.forecaster.step(x0, Key(0)).fields[0]
@@ -118,15 +118,15 @@ def test_the_vectors_of_a_linear_forecaster_turn_into_its_leading_mode(
 
 
 def test_cycles_start_from_the_analyses_before_and_end_at_the_init_time(
-    toy, analyses, amplitude, time, key
+    toy, source, analyses, amplitude, time, key
 ):
     asked = []
 
     def noting(when):
         asked.append(when)
-        return analyses(when)
+        return analyses.analysis(when)
 
-    bred = BredVectors(toy(), noting, amplitude)
+    bred = BredVectors(toy(), source(noting), amplitude)
     bred.breed(bred.seed([key]), time, key)
     assert [int((time - when) / np.timedelta64(1, "h")) for when in asked] == [18, 12, 6]
 
@@ -158,9 +158,16 @@ def test_a_missing_seed_channel_is_named(toy, analyses, amplitude):
         BredVectors(toy(), analyses, amplitude, seed_channel="z850")
 
 
-@pytest.mark.parametrize("amplitude", [[1.0, 1.0], [1.0, 1.0, np.inf], [1.0, -1.0, 1.0]])
-def test_amplitudes_that_do_not_fit_are_refused(toy, analyses, amplitude):
-    with pytest.raises(ConfigurationError, match="bred vectors: amplitude must be a number"):
+@pytest.mark.parametrize(
+    ("amplitude", "message"),
+    [
+        ([1.0, 1.0], r"bred vectors: amplitudes of shape \(2,\) for the 3 channels t850, q850"),
+        ([1.0, 1.0, np.inf], "bred vectors: amplitude inf for 'z500'"),
+        ([1.0, -1.0, 1.0], "bred vectors: amplitude -1.0 for 'q850', expected a finite number"),
+    ],
+)
+def test_amplitudes_that_do_not_fit_are_refused(toy, analyses, amplitude, message):
+    with pytest.raises(ConfigurationError, match=message):
         BredVectors(toy(), analyses, np.array(amplitude))
 
 

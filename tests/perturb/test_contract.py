@@ -6,10 +6,9 @@ import torch
 
 from data.errors import InputError
 from data.key import Key
-from perturb.analyses import AnalysisEnsemble, LaggedAnalyses
+from perturb.analyses import EnsembleOfAnalyses, LaggedAnalyses
 from perturb.bred import BredVectors
 from perturb.checkpoints import PerCheckpoint
-from perturb.correlated import CorrelatedNoise
 from perturb.member import Pairing, roster
 from perturb.perturbation import Compose, Perturbation, Unperturbed
 
@@ -18,12 +17,11 @@ MEMBERS = roster(8, 1, Pairing.PAIRS)
 
 
 @pytest.fixture(params=KINDS)
-def perturbation(request, analyses, ensemble, amplitude, toy) -> Perturbation:
+def perturbation(request, analyses, ensemble, amplitude, noise, toy) -> Perturbation:
     bred = BredVectors(toy(noise=0.1), analyses, amplitude)
-    noise = CorrelatedNoise(amplitude, 1_000.0)
-    members = AnalysisEnsemble(ensemble)
+    members = EnsembleOfAnalyses(ensemble)
     lagged = LaggedAnalyses(analyses, np.timedelta64(24, "h"), 5)
-    every = [bred, noise, members, AnalysisEnsemble(lagged, scale=0.2)]
+    every = [bred, noise, members, EnsembleOfAnalyses(lagged, scale=0.2)]
     every += [Compose((noise, bred, members)), PerCheckpoint({0: bred})]
     return dict(zip(KINDS, every, strict=True))[request.param]
 
@@ -60,7 +58,7 @@ def test_the_same_key_gives_the_same_members(perturbation, analysis, key):
 def test_another_init_time_gives_other_members(perturbation, analysis, analyses, key):
     later = analysis.valid_time + np.timedelta64(6, "h")
     here = perturbation.increments(analysis, key, MEMBERS[1:])
-    there = perturbation.increments(analyses(later), Key(5) / later, MEMBERS[1:])
+    there = perturbation.increments(analyses.analysis(later), Key(5) / later, MEMBERS[1:])
     assert (here != there).flatten(1).any(1).all()
 
 
@@ -85,14 +83,13 @@ def test_humidity_is_never_negative(perturbation, analysis, key):
 
 def test_an_analysis_of_several_members_is_refused(perturbation, ensemble, time, key):
     with pytest.raises(InputError, match="6 members, expected one"):
-        perturbation.perturb(ensemble(time), key, MEMBERS)
+        perturbation.perturb(ensemble.analysis(time), key, MEMBERS)
 
 
-def test_clipping_bites_and_leaves_slightly_negative_archives_alone(analysis, amplitude, key):
+def test_clipping_bites_and_leaves_slightly_negative_archives_alone(analysis, noise, key):
     negative = analysis.fields.clone()
     negative[0, 1, 3] = -1e-6
     state = analysis.with_members(negative, (0,))
-    noise = CorrelatedNoise(10 * amplitude)
     fields = noise.perturb(state, key, MEMBERS[1:]).fields[:, 1]
     assert (fields == 0).any()
     assert fields.min() == pytest.approx(-1e-6)
@@ -106,16 +103,15 @@ def test_members_without_a_perturbation_are_the_analysis_bit_for_bit(analysis, k
         assert all(torch.equal(row, analysis.fields[0]) for row in state.fields)
 
 
-def test_composition_is_the_sum_of_its_parts(analysis, analyses, amplitude, toy, key):
-    bred, noise = BredVectors(toy(), analyses, amplitude), CorrelatedNoise(amplitude)
+def test_composition_is_the_sum_of_its_parts(analysis, analyses, amplitude, noise, toy, key):
+    bred = BredVectors(toy(), analyses, amplitude)
     total = Compose((bred, noise)).increments(analysis, key, MEMBERS[1:])
     first = bred.increments(analysis, key / "part" / 0, MEMBERS[1:])
     second = noise.increments(analysis, key / "part" / 1, MEMBERS[1:])
     assert torch.allclose(total, first + second, rtol=1e-6, atol=0)
 
 
-def test_two_parts_of_one_kind_are_independent(analysis, amplitude, key):
-    noise = CorrelatedNoise(amplitude)
+def test_two_parts_of_one_kind_are_independent(analysis, noise, key):
     both = Compose((noise, noise)).increments(analysis, key, MEMBERS[1:])
     one = noise.increments(analysis, key / "part" / 0, MEMBERS[1:])
     assert torch.corrcoef(torch.stack([one.flatten(), (both - one).flatten()]))[0, 1].abs() < 0.1
