@@ -81,6 +81,8 @@ _AT_SURFACE = {
     "tp06": ("precipitation_amount", "kg m-2", "6 h precipitation",
              "total_precipitation_6hr", -1e-3, 2_000, 2**-10),
 }  # fmt: skip
+SURFACE_NAMES = tuple(_AT_SURFACE)
+LEVEL_LETTERS = tuple(_ON_LEVELS)
 _LEVEL_NAME = re.compile(r"([a-z])(\d{1,4})")
 
 
