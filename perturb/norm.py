@@ -33,7 +33,7 @@ def hemisphere_norms(dx: torch.Tensor, grid: Grid) -> torch.Tensor:
     """
     weights = torch.stack([_cap_weights(grid, side) for side in (-1, 1)]).to(dx.device)
     # Member by member: the order in which a sum is taken must not depend on how many there are.
-    rows = [(weights @ one.double().square().mean(-1)[..., None])[..., 0] for one in dx]
+    rows = [(one.double().square().mean(-1)[:, None] * weights).sum(-1) for one in dx]
     return torch.stack(rows).sqrt()
 
 
