@@ -34,6 +34,7 @@ _STANDARD_NAMES = {
     "air_pressure": "level",
 }
 _LEAD_NAMES = ("lead_time", "forecast_period", "step", "step_hours")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # by the first letter of the unit
 _HEIGHT_NAMES = ("height", "heightAboveGround", "height_above_ground")
 _LEADING = ("time", "number", "level")
 _HORIZONTAL = ("latitude", "longitude")
@@ -128,6 +129,18 @@ def find_fields(dataset: xr.Dataset, where: str) -> dict[str, Field]:
             if not known or found.rank < known.rank:
                 fields[found.channel.name] = found
     return fields
+
+
+def in_table_order(fields: dict[str, Field]) -> dict[str, Field]:
+    """The fields from the top level down, the surface last: files list them in any order."""
+
+    def order(name: str) -> tuple[int, int]:
+        level = fields[name].channel.level
+        if level is None:
+            return 10_000, SURFACE_NAMES.index(name)
+        return level, LEVEL_LETTERS.index(name[0])
+
+    return {name: fields[name] for name in sorted(fields, key=order)}
 
 
 def _field_array(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
@@ -252,7 +265,8 @@ def _with_lead_time(dataset: xr.Dataset) -> xr.Dataset:
     lead = dataset[names[0]]
     values = lead.values
     if not np.issubdtype(values.dtype, np.timedelta64):
-        values = (values * 3600).astype("timedelta64[s]")
+        seconds = _SECONDS.get(str(lead.attrs.get("units", "h"))[:1], 3600)
+        values = (values * seconds).astype("timedelta64[s]")
     dataset = dataset.drop_vars(names)
     return dataset.assign_coords(lead_time=(lead.dims, values.astype("timedelta64[ns]")))
 

@@ -15,7 +15,7 @@ import xarray as xr
 from data.errors import InputError
 from data.files import open_file
 from data.grid import Grid
-from data.layout import Field, find_fields, known_grid, to_house_layout
+from data.layout import Field, find_fields, in_table_order, known_grid, to_house_layout
 from data.state import State, from_dataset
 
 _CHUNK_BYTES = 2**24
@@ -90,7 +90,7 @@ def open_source(path: str | Path) -> Source:
             "are our own names (z500), WeatherBench's, GRIB short names and CF standard names "
             "with a pressure or height, on two horizontal dimensions"
         )
-    return FileSource(where, fields)
+    return FileSource(where, in_table_order(fields))
 
 
 @dataclass(frozen=True)
