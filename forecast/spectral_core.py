@@ -154,19 +154,19 @@ class SpectralCore:
         )
         return lambda member: _pack(step(self._unpack(member)))
 
-    def advance(self, coefficients: np.ndarray, hours: float = 6.0) -> jax.Array:
+    def advance(self, coefficients: np.ndarray, hours: float = 6.0) -> np.ndarray:
         """Coefficients ``(member, ...)`` this many hours later; a whole number of time steps.
 
-        Members run one after the other in one compiled call. On few cores that is faster than one
-        wide batch (a member's fields stay in cache), and no member depends on the others there.
+        Members run one after the other. On few cores that is faster than one wide batch (a
+        member's fields stay in cache), and no member depends on the others there.
         """
         steps, rest = divmod(round(hours * 60), self.resolution.minutes)
         if rest:
             raise ValueError(f"{hours} h is no multiple of {self.resolution.minutes} min")
-        return self._advance(jnp.asarray(coefficients, jnp.float32), steps)
+        return _one_by_one(partial(self._advance, steps), coefficients)
 
     @partial(jax.jit, static_argnums=0)
-    def _advance(self, coefficients: jax.Array, steps: int) -> jax.Array:
+    def _advance(self, steps: int, coefficients: jax.Array) -> jax.Array:
         def run(member: jax.Array) -> jax.Array:
             end = jax.lax.fori_loop(0, steps, lambda _, c: self._step(c), member)
             return self._with_mass_of(member, end)
@@ -221,7 +221,7 @@ class SpectralCore:
             (member, channel, latitude, longitude), float32, the channels of the resolution: winds
             (m s-1), temperature (K), surface pressure (Pa).
         """
-        return np.asarray(self._native(jnp.asarray(coefficients, jnp.float32)))
+        return _one_by_one(self._native, coefficients)
 
     @partial(jax.jit, static_argnums=0)
     def _native(self, coefficients: jax.Array) -> jax.Array:
@@ -248,7 +248,7 @@ class SpectralCore:
 
     def coefficients(self, native: np.ndarray) -> np.ndarray:
         """Inverse of `native`, exact for fields that the truncation resolves."""
-        return np.asarray(self._coefficients(jnp.asarray(native, jnp.float32)))
+        return _one_by_one(self._coefficients, native)
 
     @partial(jax.jit, static_argnums=0)
     def _coefficients(self, native: jax.Array) -> jax.Array:
@@ -281,7 +281,7 @@ class SpectralCore:
         numpy.ndarray
             (member, 11, 32, 64), float32: the output channels; m s-1, K, m2 s-2, Pa.
         """
-        return np.asarray(self._pressure_levels(jnp.asarray(coefficients, jnp.float32)))
+        return _one_by_one(self._pressure_levels, coefficients)
 
     @partial(jax.jit, static_argnums=0)
     def _pressure_levels(self, coefficients: jax.Array) -> jax.Array:
@@ -334,6 +334,13 @@ class SpectralCore:
 @lru_cache
 def _horizontal(truncation: int, latitudes: int) -> spherical_harmonic.Grid:
     return spherical_harmonic.Grid.construct(truncation, latitudes // 2)
+
+
+def _one_by_one(function: Callable[[jax.Array], jax.Array], members: np.ndarray) -> np.ndarray:
+    """The function of each member alone, (1, ...), joined: compiled once for any number of them."""
+    arrays = np.asarray(members, np.float32)
+    parts = [np.asarray(function(arrays[index : index + 1])) for index in range(len(arrays))]
+    return np.concatenate(parts)
 
 
 def _pack(state: primitive_equations.State) -> jax.Array:
