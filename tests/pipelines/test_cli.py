@@ -1,0 +1,187 @@
+"""The command line: wrong input is one clear message, one exit code, and nothing touched."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner, Result
+
+from data.grid import Grid
+from pipelines.cli import main
+from pipelines.store import Store
+from tests.conftest import World
+
+
+def myriad(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def spoiled(world: World, name: str, change: Callable[[xr.Dataset], xr.Dataset]) -> str:
+    """The world's analyses with something wrong, as a NetCDF file beside them."""
+    path = world.folder / f"{name}.nc"
+    with xr.open_zarr(world.folder / "analysis.zarr", consolidated=False) as dataset:
+        change(dataset.load()).to_netcdf(path)
+    return path.name
+
+
+def with_nan(dataset: xr.Dataset) -> xr.Dataset:
+    dataset.t850.values[4, 2, 3] = np.nan
+    return dataset
+
+
+def in_unknown_units(dataset: xr.Dataset) -> xr.Dataset:
+    dataset.t850.attrs["units"] = "furlong"
+    return dataset
+
+
+def in_celsius_called_kelvin(dataset: xr.Dataset) -> xr.Dataset:
+    dataset.t850.values[:] -= 273.15
+    return dataset
+
+
+def on_another_grid(dataset: xr.Dataset) -> xr.Dataset:
+    other = Grid("equiangular", 8, 16)
+    return dataset.assign_coords(latitude=other.latitude)
+
+
+def with_a_time_twice(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.isel(time=[0, 1, 2, 3, 3, 4, 5, 6, 7, 8])
+
+
+def truncated(world: World) -> str:
+    name = spoiled(world, "truncated", lambda dataset: dataset)
+    path = world.folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return name
+
+
+def with_a_flipped_byte(world: World) -> str:
+    path = world.folder / "flipped"
+    shutil.copytree(world.folder / "a", path, dirs_exist_ok=True)
+    weights = path / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    return path.name
+
+
+CASES = {
+    "missing channel": (
+        lambda world: {"analyses": spoiled(world, "missing", lambda ds: ds.drop_vars("z500"))},
+        3, ["missing.nc", "z500"],
+    ),
+    "NaN field": (
+        lambda world: {"analyses": spoiled(world, "nan", with_nan)},
+        3, ["nan.nc", "t850", "2006-01-02T00", "1 of 128 values are not finite"],
+    ),
+    "wrong units": (
+        lambda world: {"analyses": spoiled(world, "furlong", in_unknown_units)},
+        3, ["furlong.nc", "t850", "furlong", "K"],
+    ),
+    "units that are not what they say": (
+        lambda world: {"analyses": spoiled(world, "celsius", in_celsius_called_kelvin)},
+        3, ["celsius.nc", "t850", "are the units right?"],
+    ),
+    "another grid": (
+        lambda world: {"analyses": spoiled(world, "grid", on_another_grid)},
+        3, ["grid.nc", "equiangular 8 x 16", "legendre-gauss 8 x 16"],
+    ),
+    "time not in the source": (
+        lambda world: {"init_times": ["2006-02-01T00"]},
+        3, ["analysis.zarr", "2006-02-01T00", "2006-01-05T18"],
+    ),
+    "duplicate times": (
+        lambda world: {"analyses": spoiled(world, "twice", with_a_time_twice)},
+        3, ["twice.nc", "2006-01-01T18"],
+    ),
+    "truncated NetCDF": (
+        lambda world: {"analyses": truncated(world)},
+        3, ["truncated.nc"],
+    ),
+    "checkpoint whose hash does not match": (
+        lambda world: {
+            "forecaster": {"kind": "neural", "checkpoints": [with_a_flipped_byte(world)]}
+        },
+        5, ["weights.safetensors", "SHA-256", "expected"],
+    ),
+    "unknown key": (
+        lambda world: {"member": 9},
+        4, ["unknown key 'member'", "'members'"],
+    ),
+    "too few analyses before the init time": (
+        lambda world: {"init_times": ["2006-01-01T06"]},
+        3, ["analysis.zarr", "2005-12-31"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_ends_with_its_code_before_anything_is_written(world: World, case: str) -> None:
+    changes, code, said = CASES[case]
+    runs = world.runs / "bad"
+    result = myriad("run", world.experiment("bad", **changes(world)), "--runs", runs)
+    assert result.exit_code == code, result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    for words in said:
+        assert words in result.stderr
+    assert not (runs / "bad").exists()
+
+
+def test_the_store_of_another_experiment_stays_as_it_is(world: World) -> None:
+    path = world.runs / "other" / "other" / "forecast.zarr"
+    path.mkdir(parents=True)
+    (path / "zarr.json").write_text(json.dumps({"attributes": {"fingerprint": "someone else's"}}))
+    result = myriad("run", world.experiment("other"), "--runs", world.runs / "other")
+    assert result.exit_code == 6
+    assert "someone else's" in result.stderr
+    assert [file.name for file in path.iterdir()] == ["zarr.json"]
+
+
+def test_an_unwritable_target_is_named(world: World) -> None:
+    blocked = world.folder / "blocked"
+    blocked.write_text("a file")
+    result = myriad("run", world.experiment("blocked"), "--runs", blocked)
+    assert result.exit_code == 6
+    assert "cannot be written" in result.stderr
+    assert blocked.read_text() == "a file"
+
+
+def test_no_forecast_step_is_taken_for_a_bad_target(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is laid out before the first worker starts."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("pipelines.engine._compute_all", never)
+    monkeypatch.setattr(Store, "write", never)
+    (world.folder / "occupied").write_text("")
+    result = myriad("run", world.experiment("early"), "--runs", world.folder / "occupied")
+    assert result.exit_code == 6
+
+
+def test_a_wrong_command_line_is_code_2() -> None:
+    assert myriad("run").exit_code == 2
+    assert myriad("rnu").exit_code == 2
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself(command: str) -> None:
+    result = myriad(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_a_member_that_does_not_exist_is_named(world: World, tmp_path: Path) -> None:
+    result = myriad(
+        "member", world.experiment("tiny"), "--init-time", "2006-01-02T00", "--number", 99,
+        "--output", tmp_path / "member.nc",
+    )  # fmt: skip
+    assert result.exit_code == 4
+    assert "99" in result.stderr
+    assert not (tmp_path / "member.nc").exists()

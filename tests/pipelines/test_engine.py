@@ -1,0 +1,202 @@
+"""The engine on real processes: the same bytes whatever happens, and nothing lost."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data.errors import MyriadError, RunError, StoreError
+from pipelines import engine
+from pipelines.experiment import read_experiment
+from pipelines.plan import Plan, make_plan
+from pipelines.replay import replay
+from pipelines.store import Store, open_store
+from tests.conftest import World
+
+WORKERS = 2
+
+
+def planned(world: World, runs: str, **changes: object) -> Plan:
+    name = changes.pop("name", "tiny")
+    settings = read_experiment(world.experiment(name, **changes))
+    return make_plan(settings, world.runs / runs / "forecast.zarr")
+
+
+def digests(path: Path) -> dict[str, str]:
+    """Digest of every file of every array in a store."""
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(world: World) -> Plan:
+    """An undisturbed run."""
+    plan = planned(world, "finished")
+    done = engine.run(plan, WORKERS, quiet=True)
+    assert (done.units, done.resumed) == (10, 0)
+    return plan
+
+
+def test_every_member_is_there_and_completed(finished: Plan) -> None:
+    with open_store(finished.path) as dataset:
+        assert dataset.completed.values.all()
+        assert dataset.z500.shape == (2, 9, 5, 8, 16)
+        for name in dataset.data_vars:
+            assert np.isfinite(dataset[name].values).all()
+
+
+def test_members_differ_and_pairs_lie_about_the_control(finished: Plan) -> None:
+    with open_store(finished.path) as dataset:
+        start = dataset.isel(lead_time=0, init_time=0).load()
+    control, plus, minus = (start.t850.values[number] for number in (0, 1, 2))
+    quantum = start.t850.attrs["quantum"]
+    assert np.abs(plus - control).max() > 10 * quantum
+    np.testing.assert_allclose(plus + minus, 2 * control, atol=2 * quantum)
+
+
+def test_a_second_run_computes_nothing(finished: Plan) -> None:
+    before = digests(finished.path)
+    done = engine.run(finished, WORKERS, quiet=True)
+    assert (done.resumed, done.member_steps) == (10, 0)
+    assert digests(finished.path) == before
+
+
+def test_one_worker_writes_the_same_bytes(world: World, finished: Plan) -> None:
+    plan = planned(world, "one-worker")
+    engine.run(plan, 1, quiet=True)
+    assert digests(plan.path) == digests(finished.path)
+
+
+def test_only_missing_units_are_done_again(world: World, finished: Plan) -> None:
+    plan = planned(world, "finished")
+    expected = digests(plan.path)
+    unit = plan.units[3]
+    (plan.path / f"completed/units/{unit.name}.json").unlink()
+    done = engine.run(plan, WORKERS, quiet=True)
+    assert (done.units, done.resumed) == (10, 9)
+    assert digests(plan.path) == expected
+
+
+def test_another_block_size_gives_the_same_members(world: World, finished: Plan) -> None:
+    plan = planned(world, "other-block", store={"block": 5})
+    engine.run(plan, WORKERS, quiet=True)
+    with open_store(plan.path) as found, open_store(finished.path) as expected:
+        for name in expected.data_vars:
+            np.testing.assert_array_equal(found[name].values, expected[name].values)
+
+
+def test_another_experiments_store_is_refused_before_any_step(world: World, finished: Plan) -> None:
+    before = digests(finished.path)
+    with pytest.raises(StoreError, match="another experiment"):
+        engine.run(planned(world, "finished", seed=8), WORKERS, quiet=True)
+    assert digests(finished.path) == before
+
+
+def test_a_member_alone_equals_the_stored_one(world: World, finished: Plan, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    settings = read_experiment(world.experiment())
+    init_time = settings.init_times[1]
+    try:
+        for number in (0, 4, 8):
+            replay(settings, init_time, number, tmp_path / "member.nc")
+            with (
+                xr.open_dataset(tmp_path / "member.nc") as alone,
+                open_store(finished.path) as dataset,
+            ):
+                stored = dataset.sel(init_time=init_time, number=number)
+                for name in dataset.data_vars:
+                    np.testing.assert_array_equal(alone[name].values, stored[name].values)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_stochastic_members_differ_and_are_the_same_alone(world: World, tmp_path: Path) -> None:
+    changes = {
+        "name": "seeds", "members": 4, "perturbations": [],
+        "forecaster": {"kind": "neural", "checkpoints": ["stochastic"]},
+    }  # fmt: skip
+    plan = planned(world, "seeds", **changes)
+    engine.run(plan, WORKERS, quiet=True)
+    settings = read_experiment(world.folder / "seeds.yaml")
+    alone = replay(settings, settings.init_times[0], 3, tmp_path / "member.nc")
+    with open_store(plan.path) as dataset:
+        first = dataset.isel(init_time=0).load()
+    np.testing.assert_array_equal(first.t850.values[3], alone.t850.values)
+    np.testing.assert_array_equal(first.t850.values[3, 0], first.t850.values[0, 0])
+    assert np.abs(first.t850.values[3, -1] - first.t850.values[2, -1]).max() > 0
+
+
+def test_two_runs_on_one_store_are_refused(finished: Plan) -> None:
+    with engine.alone(finished.path), pytest.raises(StoreError, match="another run is at work"):
+        engine.run(finished, WORKERS, quiet=True)
+
+
+def test_a_unit_that_fails_costs_only_itself(world: World) -> None:
+    plan = planned(world, "failing")
+    store = Store(plan.path, plan.layout)
+    store.create()
+    blocked = plan.path / "t850" / "c" / "1" / "2"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    with pytest.raises(RunError, match=r"1 of 10 units failed, the first is 00001-00002"):
+        engine.run(plan, WORKERS, quiet=True)
+    with open_store(plan.path) as dataset:
+        completed = dataset.completed.values
+    assert completed.sum() == completed.size - 2
+    blocked.unlink()
+    done = engine.run(plan, WORKERS, quiet=True)
+    assert done.resumed == 9
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
+    world: World, finished: Plan
+) -> None:
+    """`kill -9` of the run and its workers, three times, then a rerun to the end."""
+    runs = world.runs / "killed"
+    command = [
+        sys.executable, "-m", "pipelines.cli", "run", str(world.folder / "tiny.yaml"),
+        "--runs", str(runs), "--workers", "2",
+    ]  # fmt: skip
+    world.experiment()
+    path = runs / "tiny" / "forecast.zarr"
+    for wanted in (1, 4, 7):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        markers = path / "completed" / "units"
+        while process.poll() is None and len(list(markers.glob("*.json"))) < wanted:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert digests(path) == digests(finished.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"init_times": ["2006-01-01T00"]}, 3),
+        ({"init_times": ["2007-01-01T00"]}, 3),
+        ({"forecaster": {"kind": "neural", "checkpoints": ["none"]}}, 5),
+        ({"analyses": "none.zarr"}, 3),
+        ({"lead_time": "9h"}, 4),
+    ],
+)
+def test_a_wrong_experiment_ends_before_the_first_step(
+    world: World, changes: dict, code: int
+) -> None:
+    with pytest.raises(MyriadError) as caught:
+        planned(world, "wrong", name="wrong", **changes)
+    assert caught.value.exit_code == code
+    assert not (world.runs / "wrong").exists()
