@@ -1,4 +1,4 @@
-"""Reference forecasters: what a forecast must beat."""
+"""Forecasters that any other must beat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from data.state import State
 
 @dataclass(frozen=True)
 class Persistence:
-    """Nothing changes: every member stays as it began."""
+    """What is now will be.
+
+    Attributes
+    ----------
+    channels : tuple of str
+    grid : Grid
+    timestep : numpy.timedelta64
+    """
 
     channels: tuple[str, ...]
     grid: Grid
@@ -22,21 +29,18 @@ class Persistence:
 
     def step(self, state: State, key: Key) -> State:
         """The same fields one timestep later."""
-        return state.next(state.fields, self.timestep)
+        return state.next(state.fields.clone(), self.timestep)
 
 
 @dataclass(frozen=True)
 class ClimatologyForecaster:
-    """The climatological mean of the time that is forecast, whatever the analysis.
+    """The climatological mean at the time it is for, whatever the state.
 
-    Parameters
+    Attributes
     ----------
     climatology : Climatology
-        Where the means come from.
     channels : tuple of str
-        Channels to forecast.
     timestep : numpy.timedelta64
-        Length of one step.
     """
 
     climatology: Climatology
@@ -45,11 +49,11 @@ class ClimatologyForecaster:
 
     @property
     def grid(self) -> Grid:
-        """Grid of the climatology."""
+        """The climatology's grid."""
         return self.climatology.grid
 
     def step(self, state: State, key: Key) -> State:
-        """The climatological mean one timestep later, for every member."""
-        mean = self.climatology.mean(state.valid_time + self.timestep, self.channels)
-        fields = mean.fields.expand_as(state.fields).clone()
-        return state.next(fields, self.timestep)
+        """The mean state of the climate one timestep later, the same for every member."""
+        later = state.valid_time + self.timestep
+        mean = self.climatology.mean(later, self.channels).fields
+        return state.next(mean.expand(state.fields.shape).clone(), self.timestep)
