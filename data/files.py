@@ -8,6 +8,7 @@ import xarray as xr
 from xarray.coders import CFDatetimeCoder, CFTimedeltaCoder
 
 from data.errors import InputError, MissingExtraError
+from data.netcdf3 import expected_size
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 
@@ -38,6 +39,8 @@ def open_file(path: str | Path) -> list[xr.Dataset]:
         consolidated = (path / ".zmetadata").exists()
         return [_open(str(path), engine="zarr", consolidated=consolidated)]
     start = _start(path)
+    if start[:3] == b"CDF":
+        _check_length(path)
     if start[:3] == b"CDF" or start[:4] == b"\x89HDF":
         return [_open(str(path), engine="netcdf4")]
     if b"GRIB" in start:
@@ -51,6 +54,17 @@ def _start(path: Path) -> bytes:
             return file.read(1024)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check_length(path: Path) -> None:
+    """Raise InputError if a classic NetCDF file is shorter than its header says."""
+    try:
+        expected = expected_size(path)
+    except (EOFError, KeyError, IndexError) as error:
+        raise InputError(f"{path}: NetCDF header is damaged or truncated ({error})") from error
+    found = path.stat().st_size
+    if found < expected:
+        raise InputError(f"{path}: NetCDF file is truncated: {found} of {expected} bytes")
 
 
 def _open(path: str, engine: str, consolidated: bool | None = None) -> xr.Dataset:

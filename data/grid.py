@@ -34,6 +34,8 @@ class Grid:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"grid kind {self.kind!r} is unknown, expected one of {KINDS}")
+        if min(self.shape) < 2:
+            raise InputError(f"grid of {self.latitudes} x {self.longitudes} points is none")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +110,7 @@ class Grid:
         latitude, longitude = np.asarray(latitude, float), np.asarray(longitude, float)
         if latitude.ndim != 1 or longitude.ndim != 1:
             raise InputError(f"{where}: latitude and longitude must be 1-D coordinates")
-        for kind in KINDS:
+        for kind in KINDS if min(latitude.size, longitude.size) > 1 else ():
             grid = cls(kind, latitude.size, longitude.size)
             if _near(grid.latitude, latitude) and _near(grid.longitude, longitude):
                 return grid

@@ -232,8 +232,8 @@ class FileSource:
             return array.compute()
         except Exception as error:  # whatever the decoder of a damaged file raises
             raise InputError(
-                f"{self.where}: {array.name} at {time} cannot be read; is the file complete? "
-                f"({type(error).__name__}: {error})"
+                f"{self.where}: {array.name} at {np.datetime64(time, 's')} cannot be read; is the "
+                f"file complete? ({type(error).__name__}: {error})"
             ) from error
 
     def _converted(self, array: xr.DataArray, field: Field) -> xr.DataArray:
