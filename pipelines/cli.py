@@ -69,3 +69,57 @@ def member(experiment: Path, init_time: str, number: int, output: Path) -> None:
     from pipelines.replay import replay
 
     click.echo(replay(read_experiment(experiment), np.datetime64(init_time, "s"), number, output))
+
+
+@main.command()
+@click.argument("directory", type=_FILE)
+@click.option(
+    "--years",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Training years, over all segments.",
+)
+@click.option(
+    "--segments",
+    type=click.IntRange(2),
+    default=4,
+    show_default=True,
+    help="Independent trajectories.",
+)
+@click.option(
+    "--evaluation-days",
+    type=click.IntRange(10),
+    default=60,
+    show_default=True,
+    help="Held-out days of each segment, the twin's spin-up of 20 included.",
+)
+@click.option("--seed", type=click.IntRange(0), default=2001, show_default=True)
+@_WORKERS
+def nature(
+    directory: Path,
+    years: float,
+    segments: int,
+    evaluation_days: int,
+    seed: int,
+    workers: int | None,
+) -> None:
+    """Make a nature run and its analyses in DIRECTORY; a second run does what is missing."""
+    from pipelines.nature import NatureSettings, run_nature
+
+    settings = NatureSettings(
+        years=years, segments=segments, evaluation_days=evaluation_days, seed=seed
+    )
+    run_nature(directory, settings, workers or 0)
+    click.echo(f"{directory}: truth.zarr, analysis.zarr and native.zarr are complete")
+
+
+@main.command()
+@click.argument("training", type=_FILE)
+def train(training: Path) -> None:
+    """Train a checkpoint as a TRAINING file says; a stopped training goes on."""
+    from pipelines.train import read_training, run_training
+
+    settings = read_training(training)
+    metadata = run_training(settings)
+    click.echo(f"{settings.output}: checkpoint {metadata.hash[:12]}")

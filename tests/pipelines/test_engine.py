@@ -164,11 +164,9 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
 ) -> None:
     """`kill -9` of the run and its workers, three times, then a rerun to the end."""
     runs = world.runs / "killed"
-    command = [
-        sys.executable, "-m", "pipelines.cli", "run", str(world.folder / "tiny.yaml"),
-        "--runs", str(runs), "--workers", "2",
-    ]  # fmt: skip
-    world.experiment()
+    myriad = Path(sys.executable).with_name("myriad")
+    experiment = world.experiment()
+    command = [myriad, "run", experiment, "--runs", runs, "--workers", "2"]
     path = runs / "tiny" / "forecast.zarr"
     for wanted in (1, 4, 7):
         process = subprocess.Popen(
