@@ -109,3 +109,30 @@ class SquaredTruth(Statistic):
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
         return tile.truth.astype(np.float64) ** 2
+
+
+@dataclass(frozen=True)
+class OfAreaMean(Statistic):
+    """A statistic of area means, told apart from the same statistic of cells.
+
+    Parameters
+    ----------
+    statistic : Statistic
+        What to take of the area means that it is given.
+    """
+
+    statistic: Statistic
+
+    @property
+    def minimum_members(self) -> int:
+        """Of the statistic."""
+        return self.statistic.minimum_members
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Of the statistic."""
+        return self.statistic.labels
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, *labels)"""
+        return self.statistic.of_tile(tile)

@@ -19,6 +19,7 @@ from scoring.moments import (
     AnomalyProduct,
     ExpectedSquaredError,
     MeanError,
+    OfAreaMean,
     SquaredError,
     SquaredForecast,
     SquaredTruth,
@@ -102,6 +103,12 @@ SPREAD_SKILL_UNBIASED = Score(
     "spread_skill_unbiased",
     "sqrt(mean variance / mean[(mean - truth)^2 - variance/M])",
     (Variance(), UnbiasedSquaredError()),
+    _ratio_of_roots,
+)
+SPREAD_SKILL_AREA_MEAN = Score(
+    "spread_skill_area_mean",
+    "sqrt((M+1)/M mean variance) / RMSE of the mean, of area means",
+    (OfAreaMean(ExpectedSquaredError()), OfAreaMean(SquaredError())),
     _ratio_of_roots,
 )
 ACC = Score(

@@ -7,12 +7,13 @@ can come later, from the file.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
@@ -60,7 +61,7 @@ class Sums:
 
     def __add__(self, other: Sums) -> Sums:
         """The sums over the samples of both; labels that only one has are kept."""
-        return Sums(_merge(self.totals, other.totals), _merge(self.weights, other.weights))
+        return merge((self, other))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -135,8 +136,20 @@ class Sums:
 
 
 def merge(parts: Sequence[Sums]) -> Sums:
-    """The sums over the samples of all parts."""
-    return reduce(Sums.__add__, parts)
+    """The sums over the samples of all parts; labels come out sorted where they differ.
+
+    Raises
+    ------
+    InputError
+        If parts hold the same statistic with different dimensions.
+    """
+    keys = sorted({key for part in parts for key in part.totals})
+    totals, weights = {}, {}
+    for key in keys:
+        having = [part for part in parts if key in part.totals]
+        totals[key] = _added([part.totals[key] for part in having])
+        weights[key] = _added([part.weights[key] for part in having])
+    return Sums(totals, weights)
 
 
 def _weighted(
@@ -154,21 +167,21 @@ def _weighted(
     return total, weight.broadcast_like(total).transpose(*total.dims)
 
 
-def _merge(
-    left: Mapping[str, xr.DataArray], right: Mapping[str, xr.DataArray]
-) -> dict[str, xr.DataArray]:
-    merged = {**left, **right}
-    for key in left.keys() & right.keys():
-        merged[key] = _add(left[key], right[key])
-    return merged
+def _added(arrays: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Sum by label; a label that an array has not adds nothing."""
+    first = arrays[0]
+    for array in arrays[1:]:
+        if set(array.dims) != set(first.dims):
+            raise InputError(f"sums over {first.dims} cannot be added to sums over {array.dims}")
+    indexes = {dim: _union([array.indexes[dim] for array in arrays]) for dim in first.dims}
+    values = np.zeros([len(index) for index in indexes.values()])
+    for array in arrays:
+        places = [index.get_indexer(array.indexes[dim]) for dim, index in indexes.items()]
+        values[np.ix_(*places)] += array.transpose(*first.dims).values
+    return xr.DataArray(values, indexes, first.dims)
 
 
-def _add(left: xr.DataArray, right: xr.DataArray) -> xr.DataArray:
-    """Sum by label; a label that only one has adds nothing to the other."""
-    if set(left.dims) != set(right.dims):
-        raise InputError(f"sums over {left.dims} cannot be added to sums over {right.dims}")
-    indexes: dict[Hashable, object] = {
-        dim: left.indexes[dim].union(right.indexes[dim], sort=None) for dim in left.dims
-    }
-    first = left.reindex(indexes, fill_value=0.0)
-    return first + right.reindex(indexes, fill_value=0.0).transpose(*first.dims)
+def _union(indexes: Sequence[pd.Index]) -> pd.Index:
+    if all(index.equals(indexes[0]) for index in indexes):
+        return indexes[0]
+    return reduce(pd.Index.append, indexes).unique().sort_values()

@@ -1,0 +1,192 @@
+"""Sums turned into scores: the dataset, the tidy table and the table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from data.channel import channel
+from pipelines.verification import Verification
+from scoring import score as known
+from scoring.rank import RankHistogram
+from scoring.score import Score
+from scoring.sums import Sums
+
+FORECASTS = ("ensemble", "control", "climatology", "persistence")
+_ESTIMATORS = {
+    "ensemble": "fair",
+    "control": "deterministic",
+    "climatology": "standard",
+    "persistence": "deterministic",
+}
+_SCORES = (
+    known.CRPS_FAIR, known.CRPS_STANDARD, known.CRPS_STRATIFIED, known.MAE, known.RMSE,
+    known.BIAS, known.SPREAD, known.SPREAD_SKILL, known.SPREAD_SKILL_UNBIASED,
+    known.SPREAD_SKILL_AREA_MEAN, known.ACC, known.OUTLIER_RATE, known.COVERAGE,
+)  # fmt: skip
+_DIMENSIONS = ("forecast", "channel", "region", "lead_time")
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What `score` made.
+
+    Attributes
+    ----------
+    scores : xarray.Dataset
+        As in scores.zarr, with text labels, in memory.
+    sums : Sums
+        What they were made from.
+    output : pathlib.Path
+        The folder written.
+    """
+
+    scores: xr.Dataset
+    sums: Sums
+    output: Path
+
+    def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10)) -> str:
+        """A compact table, channel by lead, of the first region, and the notes below it.
+
+        Where no lead is one of these days, all leads are shown.
+        """
+        lines = list(_rows(self.scores, days))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        rows = [
+            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+            for line in lines
+        ]
+        return "\n".join([*rows, *self.scores.attrs["notes"]])
+
+
+def scores_from(sums: Sums, pair: Verification, regions: tuple[str, ...]) -> xr.Dataset:
+    """All scores that the sums allow, averaged over init times, with labels and notes."""
+    scores = {score.name: score.of(sums) for score in _wanted(sums) if score.can_be_had(sums)}
+    weight = sums.weights[known.CRPS_STANDARD.statistics[0].key]
+    dataset = xr.merge([scores], join="outer", compat="override")
+    present = set(dataset.forecast.values.tolist())
+    order = {
+        "forecast": [name for name in FORECASTS if name in present],
+        "channel": list(pair.channels),
+        "region": list(regions),
+    }
+    dataset = dataset.reindex(order)
+    dataset["cases"] = (
+        (weight > 0)
+        .any("region")
+        .sum("init_time")
+        .reindex({key: order[key] for key in ("forecast", "channel")})
+    )
+    dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...))
+    return dataset.assign_coords(
+        units=("channel", [channel(name).units for name in pair.channels]),
+        crps_estimator=("forecast", [_ESTIMATORS[name] for name in order["forecast"]]),
+    ).assign_attrs(
+        members=int(pair.forecast.sizes["number"]),
+        weights="area" if regions[0] != "all" else "equal",
+        notes=list(pair.notes),
+    )
+
+
+def _wanted(sums: Sums) -> Iterator[Score]:
+    """The scores that we know, rank histograms with the bins that were summed."""
+    yield from _SCORES
+    for bins in range(2, 1000):
+        if RankHistogram(bins).key in sums.totals:
+            yield known.rank_histogram(bins)
+            yield known.reliability_index(bins)
+
+
+def _with_skill(scores: xr.Dataset) -> xr.Dataset:
+    """Add `crps`, each forecast's own estimator, and skill against the references."""
+    is_ensemble = scores.forecast == "ensemble"
+    crps = scores.crps_standard
+    if "crps_fair" in scores:
+        crps = xr.where(is_ensemble, scores.crps_fair, scores.crps_standard, keep_attrs=False)
+    scores["crps"] = crps.transpose(*_DIMENSIONS).assign_attrs(estimator="see crps_estimator")
+    for reference in ("climatology", "persistence"):
+        if reference in scores.forecast:
+            base = scores.crps.sel(forecast=reference, drop=True)
+            skill = (1 - scores.crps / base.where(base > 0)).transpose(*_DIMENSIONS)
+            estimator = f"1 - crps / crps of {reference}"
+            scores[f"skill_{reference}"] = skill.assign_attrs(estimator=estimator)
+    return scores
+
+
+def tidy(scores: xr.Dataset) -> pd.DataFrame:
+    """One row per value: score, estimator, forecast, channel, region, lead_hours, value, cases."""
+    hours = scores.lead_time.values / np.timedelta64(1, "h")
+    cases = scores.cases.to_series().rename("cases")
+    frames = []
+    for name, array in scores.data_vars.items():
+        if name == "cases":
+            continue
+        for label, part in _unlabelled(str(name), array):
+            frame = part.rename("value").to_series().dropna().reset_index()
+            frame.insert(0, "score", label)
+            frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
+            frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    named = table.score == "crps"
+    own = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))
+    table.loc[named, "estimator"] = table.loc[named, "forecast"].map(own)
+    table = table.join(cases, on=["forecast", "channel", "lead_time"])
+    table["lead_hours"] = table.lead_time.map(
+        dict(zip(scores.lead_time.values, hours, strict=True))
+    )
+    columns = [
+        "score",
+        "estimator",
+        "forecast",
+        "channel",
+        "region",
+        "lead_hours",
+        "value",
+        "cases",
+    ]
+    return table[columns]
+
+
+def _unlabelled(name: str, array: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
+    """An array by its label dimension, if it has one."""
+    plain = array.reset_coords(drop=True)
+    extra = [dim for dim in plain.dims if dim not in _DIMENSIONS]
+    if not extra:
+        yield name, plain
+        return
+    for value in plain[extra[0]].values:
+        yield f"{name}_{value:.4g}", plain.sel({extra[0]: value}, drop=True)
+
+
+def _rows(scores: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:
+    """Header and rows of the terminal's table."""
+    lead_days = scores.lead_time.values / np.timedelta64(1, "D")
+    wanted = np.flatnonzero(np.isin(lead_days, days))
+    wanted = wanted if wanted.size else np.arange(lead_days.size)
+    present = scores.forecast.values.tolist()
+    columns = [
+        (f"{name} CRPS ({estimator})", scores.crps.sel(forecast=name))
+        for name, estimator in zip(present, scores.crps_estimator.values, strict=True)
+    ]
+    if "crps_standard" in scores and "ensemble" in present:
+        columns.insert(1, ("(standard)", scores.crps_standard.sel(forecast="ensemble")))
+    if "spread_skill" in scores:
+        columns.append(("spread/skill", scores.spread_skill.sel(forecast="ensemble")))
+    if "coverage" in scores:
+        held = scores.coverage.sel(forecast="ensemble").sel(level=0.9, method="nearest")
+        columns.append(("90 % covers", held))
+    yield ["channel", "units", "lead h", *(heading for heading, _ in columns)]
+    for name in scores.channel.values:
+        for index in wanted:
+            cells = [
+                float(values.isel(region=0, lead_time=index).sel(channel=name))
+                for _, values in columns
+            ]
+            units = str(scores.units.sel(channel=name).item())
+            texts = ["-" if np.isnan(cell) else f"{cell:.4g}" for cell in cells]
+            yield [str(name), units, f"{24 * lead_days[index]:g}", *texts]
