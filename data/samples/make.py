@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from zarr.codecs import BloscCodec
 
 from data.channel import channel
 from data.climatology import climatology_from, write_climatology
@@ -24,6 +25,7 @@ CHANNELS = ("u250", "v250", "t250", "u500", "v500", "t500", "z500", "u850", "v85
 EVALUATION = 1
 # Coarser than a forecast store's: still far below the analysis error, and a quarter smaller.
 COARSER = 4
+CODEC = BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle")
 
 
 def main() -> None:
@@ -34,9 +36,9 @@ def main() -> None:
     parser.add_argument("--analysis-days", type=int, default=22)
     parser.add_argument("--truth-days", type=int, default=32)
     arguments = parser.parse_args()
-    truth = xr.open_zarr(arguments.nature / "truth.zarr")
-    analysis = xr.open_zarr(arguments.nature / "analysis.zarr")
-    first = analysis.time[analysis.segment == arguments.segment].values[0]
+    truth = xr.open_zarr(arguments.nature / "truth.zarr", consolidated=False)
+    analysis = xr.open_zarr(arguments.nature / "analysis.zarr", consolidated=False)
+    first = analysis.time.values[analysis.segment.values == arguments.segment][0]
     write(stretch(truth, first, arguments.truth_days), HERE / "truth.zarr")
     write(stretch(analysis, first, arguments.analysis_days), HERE / "analysis.zarr")
     training = truth.time.values[truth.subset.values != EVALUATION]
@@ -55,7 +57,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     for name in CHANNELS:
         values = round_to_quantum(dataset[name].values, channel(name).quantum * COARSER)
         dataset[name].values[:] = values
-        dataset[name].encoding = {"chunks": dataset[name].shape}
+        dataset[name].encoding = {"chunks": dataset[name].shape, "compressors": (CODEC,)}
     replace(dataset, path)
 
 
