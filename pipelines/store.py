@@ -255,6 +255,15 @@ def _lay_out(path: Path, layout: Layout) -> None:
         # sound here, because no metadata ever changes after this.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(path)
+    _put_in_order(path / "zarr.json", (*dataset.coords, *layout.channels))
+
+
+def _put_in_order(metadata: Path, names: tuple[str, ...]) -> None:
+    """List the arrays in this order, in which readers show them; by itself it is the disk's."""
+    content = json.loads(metadata.read_text())
+    arrays = content["consolidated_metadata"]["metadata"]
+    content["consolidated_metadata"]["metadata"] = {name: arrays[name] for name in names}
+    metadata.write_text(json.dumps(content, indent=1))
 
 
 def variable_attributes(name: str, lossless: bool) -> dict[str, Any]:
