@@ -135,8 +135,9 @@ class FileSource:
             return
         if not self.times.size:
             raise InputError(f"{self.where}: its channels have no time in common")
-        order = np.argsort(np.abs(self.times - missing[0]), kind="stable")
-        near = " and ".join(map(str, np.sort(self.times[order[:2]])))
+        after = int(np.searchsorted(self.times, missing[0]))
+        first = max(0, min(after - 1, self.times.size - 2))
+        near = " and ".join(map(str, self.times[first : first + 2]))
         others = f" (and {missing.size - 1} more)" if missing.size > 1 else ""
         raise InputError(
             f"{self.where}: time {missing[0]}{others} is not in it; the nearest are {near}, of "
