@@ -166,3 +166,63 @@ def _deviations(tile: Tile, levels: np.ndarray, definition: Definition) -> np.nd
     upper = np.minimum(lower + 1, tile.size - 1)
     low = tile.deviations[:, lower].astype(np.float64)
     return low + (position - lower) * (tile.deviations[:, upper] - low)
+
+
+def quantile_score(quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """2 x pinball loss, averaged over levels: tends to the CRPS as levels get dense.
+
+    Of the median and K pairs of levels it is the weighted interval score (Bracher et al., 2021,
+    doi:10.1371/journal.pcbi.1008618).
+
+    Parameters
+    ----------
+    quantiles : xarray.DataArray
+        Any dimensions with `quantile`.
+    truth : xarray.DataArray
+        The same less `quantile`.
+    """
+    levels = quantiles["quantile"]
+    error = truth - quantiles
+    return (2 * xr.where(error >= 0, levels * error, (levels - 1) * error)).mean(
+        "quantile", skipna=False
+    )
+
+
+def interval(quantiles: xr.DataArray, level: float) -> tuple[xr.DataArray, xr.DataArray]:
+    """Lower and upper end of the central interval with this nominal coverage.
+
+    Raises
+    ------
+    InputError
+        If its quantiles are not among the levels.
+    """
+    ends = []
+    for wanted in ((1 - level) / 2, (1 + level) / 2):
+        place = np.flatnonzero(np.isclose(quantiles["quantile"], wanted, rtol=0, atol=1e-9))
+        if place.size != 1:
+            raise InputError(
+                f"quantile {wanted:g} of the {level:g} interval is not among the levels"
+            )
+        ends.append(quantiles.isel(quantile=place[0], drop=True))
+    return ends[0], ends[1]
+
+
+def interval_statistics(
+    quantiles: xr.DataArray, truth: xr.DataArray, levels: Sequence[float] = CENTRAL_INTERVALS
+) -> xr.Dataset:
+    """Statistics of a quantile forecast: `covered` and `width` of intervals, `quantile_score`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions of `truth`, `covered` and `width` with `level` in addition; NaN without truth.
+    """
+    ends = [interval(quantiles, level) for level in levels]
+    names = xr.DataArray(np.array(levels), dims="level", name="level")
+    low = xr.concat([end[0] for end in ends], names)
+    high = xr.concat([end[1] for end in ends], names)
+    known = truth.notnull() & low.notnull()
+    covered = ((low <= truth) & (truth <= high)).where(known)
+    width = (high - low).where(known)
+    score = quantile_score(quantiles, truth)
+    return xr.Dataset({"covered": covered.astype(float), "width": width, "quantile_score": score})

@@ -1,0 +1,321 @@
+"""`myriad calibrate`: quantiles that hold the truth as often as they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+from data.channel import channel
+from data.errors import InputError
+from pipelines.labels import encode, replace_whole, write_labelled
+from pipelines.verification import Paths, Verification, open_verification
+from scoring.conformal import EACH_CASE, SYMMETRIC, ConformalCalibration, Conformity, Counting
+from scoring.dates import Rule, choose_rule
+from scoring.quantiles import (
+    CENTRAL_INTERVALS,
+    STANDARD_LEVELS,
+    ensemble_quantiles,
+    interval_statistics,
+)
+from scoring.regions import REGIONS, equal_weights, region_weights
+from scoring.sums import Sums, merge
+
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How to calibrate.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        What to calibrate; everything in the forecast if empty.
+    levels : tuple of float
+        Quantile levels, in pairs p and 1 - p.
+    intervals : tuple of float
+        Nominal coverage of the intervals that are judged; their ends are among `levels`.
+    rule : Rule or None
+        Which dates fit and which are judged; by default as `choose_rule` says.
+    conformity : Conformity
+        `SYMMETRIC` (default) or `ONE_SIDED`.
+    counting : Counting
+        `EACH_CASE` (default) or `EACH_DATE`.
+    memory : int
+        Bytes of forecast in memory at a time, about.
+    """
+
+    channels: tuple[str, ...] = ()
+    levels: tuple[float, ...] = STANDARD_LEVELS
+    intervals: tuple[float, ...] = CENTRAL_INTERVALS
+    rule: Rule | None = None
+    conformity: Conformity = SYMMETRIC
+    counting: Counting = EACH_CASE
+    memory: int = 2**27
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What `calibrate` made.
+
+    Attributes
+    ----------
+    coverage : xarray.Dataset
+        `before` and `after`, `width_before`, `width_after`, (channel, lead_time, level);
+        `score_before`, `score_after`, `dates`, (channel, lead_time).
+    output : pathlib.Path
+        The folder written.
+    """
+
+    coverage: xr.Dataset
+    output: Path
+
+    def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10), level: float = 0.9) -> str:
+        """A compact table: coverage and width of one interval before and after."""
+        lead_days = self.coverage.lead_time.values / np.timedelta64(1, "D")
+        wanted = np.flatnonzero(np.isin(lead_days, days))
+        chosen = self.coverage.sel(level=level, method="nearest")
+        lines = [f"{level:.0%} interval: channel, lead h, coverage before -> after, width"]
+        for name in chosen.channel.values:
+            for index in wanted if wanted.size else range(lead_days.size):
+                at = chosen.sel(channel=name).isel(lead_time=index)
+                lines.append(
+                    f"{name:>8} {24 * lead_days[index]:6g}  {float(at.before):.3f} -> "
+                    f"{float(at.after):.3f}  {float(at.width_before):.4g} -> "
+                    f"{float(at.width_after):.4g}"
+                )
+        return "\n".join([*lines, *self.coverage.attrs["notes"]])
+
+
+def calibrate(
+    forecast: Paths, truth: Paths, output: Path, settings: CalibrationSettings | None = None
+) -> CalibrationResult:
+    """Calibrate the quantiles of an ensemble, by channel and lead.
+
+    Writes `calibrated.zarr`, (init_time, quantile, lead_time, *cells), of the judged dates, and
+    `coverage.zarr` and `coverage.csv`, before and after on the same judged dates.
+
+    Parameters
+    ----------
+    forecast : path or sequence of paths
+        A forecast store, or files of an ensemble on any grid.
+    truth : path or sequence of paths
+        Files that hold the truth at the valid times.
+    output : pathlib.Path
+        Folder to write into; what is there is replaced.
+    settings : CalibrationSettings, optional
+        How to calibrate.
+
+    Raises
+    ------
+    InputError, StoreError
+        If something does not fit, or a level needs more cases than there are.
+    """
+    settings = settings or CalibrationSettings()
+    pair = open_verification(forecast, truth, settings.channels or None)
+    rule = settings.rule or choose_rule(
+        pair.forecast.init_time.values, pair.forecast.lead_time.values
+    )
+    run = _Run(pair, settings, rule, _weights(pair), rule.judged(pair.forecast.init_time.values))
+    parts: list[Sums] = []
+    replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
+    coverage = run.coverage(merge(parts))
+    write_labelled(coverage, output / "coverage.zarr")
+    table = coverage.to_dataframe().reset_index()
+    replace_whole(output / "coverage.csv", lambda draft: table.to_csv(draft, index=False))
+    return CalibrationResult(coverage, output)
+
+
+def _weights(pair: Verification) -> xr.DataArray:
+    """Area weights of the globe, or equal ones, (*cells)."""
+    grid, cells = pair.grid(), pair.cells()
+    coordinates = {dim: cells[dim] for dim in pair.cell_dims}
+    if grid is None:
+        bare = xr.DataArray(np.zeros(cells.shape), coordinates, cells.dims)
+        return equal_weights(bare).isel(region=0, drop=True)
+    globe = region_weights(grid, {"globe": REGIONS["globe"]}).isel(region=0, drop=True)
+    return globe.assign_coords(coordinates)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One calibration."""
+
+    pair: Verification
+    settings: CalibrationSettings
+    rule: Rule
+    weights: xr.DataArray
+    judged: np.ndarray
+
+    def fill(self, path: Path) -> Iterator[Sums]:
+        """Write the calibrated store; gives the statistics before and after."""
+        group = self._lay_out(path)
+        leads = self.pair.forecast.sizes["lead_time"]
+        for name in self.pair.channels:
+            for start in range(0, leads, self._window):
+                window = np.arange(start, min(start + self._window, leads))
+                quantiles, truth = self._read(name, window)
+                calibrated = self._calibrated(quantiles, truth)
+                group[name][:, :, window[0] : window[-1] + 1] = calibrated.values
+                judged = truth.isel(init_time=self.judged)
+                raw = quantiles.isel(init_time=self.judged)
+                yield self._sums(raw, judged, calibrated, name, "before")
+                yield self._sums(calibrated, judged, calibrated, name, "after")
+
+    @property
+    def _cells(self) -> int:
+        return self.weights.size
+
+    @property
+    def _window(self) -> int:
+        """Leads at a time: whole chunks, all dates of them in memory."""
+        sizes = self.pair.forecast.sizes
+        each = (
+            4
+            * self._cells
+            * max(sizes["number"], 4 * sizes["init_time"] * len(self.settings.levels))
+        )
+        chunk = self._chunk_leads
+        return max(1, self.settings.memory // (each * chunk)) * chunk
+
+    @property
+    def _chunk_leads(self) -> int:
+        each = 4 * self._cells * len(self.settings.levels)
+        return max(1, min(self.pair.forecast.sizes["lead_time"], _CHUNK_BYTES // each))
+
+    def _read(self, name: str, leads: np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
+        """Quantiles, (init_time, quantile, lead_time, *cells), and truth, NaN where missing."""
+        forecast = self.pair.forecast
+        quantiles, truths = [], []
+        for init, completed in enumerate(forecast.completed.values):
+            numbers = np.flatnonzero(completed)
+            whole = forecast[name].isel(init_time=init, lead_time=leads).reset_coords(drop=True)
+            if numbers.size < 2:
+                raise InputError(
+                    f"{self.pair.where}: init time {forecast.init_time.values[init]} has "
+                    f"{numbers.size} finished members, calibration needs all dates"
+                )
+            members = whole.isel(number=numbers).load()
+            quantiles.append(ensemble_quantiles(members, self.settings.levels).astype(np.float32))
+            scored = leads[self.pair.scored[name][init, leads]]
+            truth = xr.full_like(members.isel(number=0, drop=True), np.nan)
+            if scored.size:
+                found = self.pair.truth_of(name, init, scored)
+                truth = found.reindex(lead_time=truth.lead_time)
+            truths.append(truth)
+        dates = forecast.init_time.reset_coords(drop=True)
+        joined = [xr.concat(part, dates) for part in (quantiles, truths)]
+        cells = self.pair.cell_dims
+        return (
+            joined[0].transpose("init_time", "quantile", "lead_time", *cells),
+            joined[1].transpose("init_time", "lead_time", *cells),
+        )
+
+    def _calibrated(self, quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+        """Quantiles of the judged dates; NaN where no case was known."""
+        inits = quantiles.init_time.values
+        known = truth.notnull().any(self.pair.cell_dims).values
+        result = quantiles.isel(init_time=self.judged).copy()
+        for row, date in enumerate(self.judged):
+            for lead, lead_time in enumerate(quantiles.lead_time.values):
+                fitting = self.rule.fitting(inits, lead_time, int(date))
+                fitting = fitting[known[fitting, lead]]
+                if not fitting.size:
+                    result[row, :, lead] = np.nan
+                    continue
+                place = {"init_time": fitting, "lead_time": lead}
+                fitted = ConformalCalibration.fit(
+                    quantiles.isel(place),
+                    truth.isel(place),
+                    ("init_time", *self.pair.cell_dims),
+                    self.weights,
+                    self.settings.conformity,
+                    self.settings.counting,
+                )
+                result[row, :, lead] = fitted.apply(
+                    quantiles.isel(init_time=date, lead_time=lead)
+                ).values
+        return result
+
+    def _sums(
+        self,
+        quantiles: xr.DataArray,
+        truth: xr.DataArray,
+        both: xr.DataArray,
+        name: str,
+        stage: str,
+    ) -> Sums:
+        """Statistics where there is truth and a calibrated value."""
+        values = interval_statistics(quantiles, truth, self.settings.intervals)
+        usable = truth.notnull() & both.isel(quantile=0, drop=True).notnull()
+        sums = Sums.of(values, self.weights * usable, self.pair.cell_dims)
+        return sums.label(channel=name, stage=stage)
+
+    def coverage(self, sums: Sums) -> xr.Dataset:
+        """What the judged dates say, before and after."""
+        names = {"covered": "", "width": "width_", "quantile_score": "score_"}
+        variables = {
+            f"{prefix}{stage}": sums.mean(key).sel(stage=stage, drop=True)
+            for key, prefix in names.items()
+            for stage in ("before", "after")
+        }
+        weight = sums.weights["quantile_score"].isel(stage=0, drop=True)
+        variables["dates"] = (weight > 0).sum("init_time")
+        channels = list(self.pair.channels)
+        dataset = xr.Dataset(variables).reindex(channel=channels)
+        dataset = dataset.transpose("channel", "lead_time", ...)
+        units = ("channel", [channel(name).units for name in channels])
+        return dataset.assign_coords(units=units).assign_attrs(self._attributes())
+
+    def _attributes(self) -> dict[str, object]:
+        stamps = np.datetime_as_string(
+            self.pair.forecast.init_time.values[self.judged].astype("datetime64[s]"), "h"
+        )
+        return {
+            "rule": self.rule.name,
+            "conformity": self.settings.conformity.name,
+            "counting": self.settings.counting.name,
+            "judged": stamps.tolist(),
+            "notes": [
+                f"Calibrated by {self.settings.conformity.name}, by channel and lead, counting "
+                f"{self.settings.counting.name}: {self.rule.name}.",
+                *self.pair.notes,
+            ],
+        }
+
+    def _lay_out(self, path: Path) -> zarr.Group:
+        """An empty store of quantiles."""
+        forecast = self.pair.forecast
+        inits = forecast.init_time.values[self.judged]
+        leads = forecast.lead_time.values
+        cells = self.pair.cells()
+        coordinates = {
+            "init_time": ("init_time", inits, {"standard_name": "forecast_reference_time"}),
+            "quantile": ("quantile", np.array(self.settings.levels)),
+            "lead_time": ("lead_time", leads, {"standard_name": "forecast_period"}),
+            "valid_time": (("init_time", "lead_time"), inits[:, None] + leads[None, :]),
+            **{dim: cells[dim].reset_coords(drop=True) for dim in self.pair.cell_dims},
+        }
+        dataset = xr.Dataset(coords=coordinates, attrs=self._attributes())
+        encode(dataset).to_zarr(path, zarr_format=3, consolidated=False)
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        dims = ("init_time", "quantile", "lead_time", *self.pair.cell_dims)
+        shape = (*(dataset.sizes[dim] for dim in dims[:3]), *cells.shape)
+        for name in self.pair.channels:
+            array = group.create_array(
+                name,
+                shape=shape,
+                chunks=(1, shape[1], self._chunk_leads, *cells.shape),
+                dtype="float32",
+                fill_value=np.nan,
+                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+                dimension_names=dims,
+            )
+            array.attrs.update(channel(name).attributes)
+        return group
