@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/myriad demo
+	$(BIN)/myriad all examples/demo.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -54,7 +54,7 @@ def read_findings(scores: Path, coverage: Path | None = None) -> Findings:
     table = open_labelled(scores / "scores.zarr").load()
     region = str(table.region.values[0])
     by_date = None
-    if (scores / "sums.zarr").exists():
+    if "ensemble" in table.forecast and (scores / "sums.zarr").exists():
         by_date = CRPS_FAIR.of(Sums.load(scores / "sums.zarr"), over=())
         by_date = by_date.sel(forecast="ensemble", region=region)
     covered = None
@@ -226,8 +226,11 @@ def _configuration(attributes: dict[str, Any]) -> str:
 
 def _table_text(findings: Findings) -> str:
     """How to read the table."""
+    text = "Area means over all initial dates."
+    if "ensemble" not in findings.scores.forecast:
+        return text
     return (
-        "Area means over all initial dates. In bold: the ensemble's CRPS is below the error of "
-        "every reference shown; a reference without members is judged by its mean absolute "
-        f"error, which is its CRPS. The ensemble's estimator is {findings.estimator('ensemble')}."
+        f"{text} In bold: the ensemble's CRPS is below the error of every reference shown; a "
+        "reference without members is judged by its mean absolute error, which is its CRPS. The "
+        f"ensemble's estimator is {findings.estimator('ensemble')}."
     )

@@ -19,6 +19,15 @@ _FORECASTS = {
     "control": ("control", "solid", "control, absolute error"),
     "ensemble": ("ensemble", "solid", "ensemble, {estimator} CRPS"),
 }
+# Forms of the spread-skill ratio in the same way.
+_RATIOS = (
+    ("spread_skill_area_mean", ("persistence", "dotted", "the first form, of area means")),
+    ("spread_skill_unbiased", ("control", "dashed", "√(mean s² / mean[(x̄-y)² - s²/M])")),
+    (
+        "spread_skill",
+        ("ensemble", "solid", "√((M+1)/M · mean s²) / RMSE of the mean (Fortin et al. 2014)"),
+    ),
+)
 _DAYS = (1, 2, 3, 5, 7, 10, 15, 20, 30)
 _ROWS = 6
 
@@ -79,7 +88,7 @@ class Findings:
         """Coverage of a central interval, (lead_time,); before calibration also without one."""
         if self.coverage is not None:
             values = self.coverage[stage]
-        elif stage == "before" and "coverage" in self.scores:
+        elif stage == "before" and "coverage" in self.scores and "ensemble" in self.scores.forecast:
             values = self.scores.coverage.sel(forecast="ensemble")
         else:
             return None
@@ -204,11 +213,10 @@ def spread_section(findings: Findings) -> Section:
 
 
 def ratio_section(findings: Findings) -> Section:
-    """Spread-skill ratio against lead time, in both forms."""
-    forms = (("spread_skill_unbiased", "control", "dashed"), ("spread_skill", "ensemble", "solid"))
+    """Spread-skill ratio against lead time, in every form that was scored."""
     panels = []
     for channel in findings.channels:
-        curves = [(findings.curve(name, "ensemble", channel), *how) for name, *how in forms]
+        curves = [(findings.curve(name, "ensemble", channel), *how[:2]) for name, how in _RATIOS]
         lines = [Line(role, values, dash) for values, role, dash in curves if values is not None]
         if lines:
             last = lines[-1].values[-1]
@@ -218,21 +226,16 @@ def ratio_section(findings: Findings) -> Section:
     heading = "Spread-skill ratio"
     if not panels:
         return Section("ratio", heading, "Absent: one member has no spread.")
-    legend = (
-        ("ensemble", "solid", "√((M+1)/M · mean s²) / RMSE of the mean (Fortin et al. 2014)"),
-        ("control", "dashed", "√(mean s² / mean[(x̄-y)² - s²/M])"),
-    )
-    text = (
-        "Corrected for the size of the ensemble; 1 is a reliable ensemble, less is overconfident."
-    )
+    legend = tuple(how for name, how in reversed(_RATIOS) if name in findings.scores)
+    text = "Corrected for the number of members; 1 is a reliable ensemble, less is overconfident."
     return Section("ratio", heading, text, legend, tuple(panels))
 
 
 def rank_section(findings: Findings) -> Section:
     """Rank histograms at an early, a middle and a late lead."""
     heading = "Rank histograms"
-    if "rank_histogram" not in findings.scores:
-        return Section("ranks", heading, "Absent: not scored.")
+    if "rank_histogram" not in findings.scores or "ensemble" not in findings.scores.forecast:
+        return Section("ranks", heading, "Absent: one member has no ranks.")
     histograms = findings.scores.rank_histogram.sel(forecast="ensemble")
     leads = chosen_leads(findings.lead_times, 3)
     labels = lead_labels(findings.lead_times[leads])
@@ -281,7 +284,8 @@ def coverage_section(findings: Findings) -> Section:
     text = (
         "Share of truths inside the central prediction intervals of "
         f"{', '.join(f'{level:.0%}' for level in levels)}, on dates held out from calibration; "
-        "every curve should lie on its own straight line."
+        "every curve should lie on its own straight line. "
+        + " ".join(findings.coverage.attrs.get("notes", ())[:1])
     )
     return Section("coverage", heading, text, legend, tuple(panels))
 

@@ -101,7 +101,7 @@ def groups(findings: Findings, table: tuple[Column, ...]) -> tuple[Group, ...]:
     found = []
     for name in findings.channels:
         curves = [column.curve(name) for column in table]
-        decimals = _decimals(findings.curve("crps", "ensemble", name), leads)
+        decimals = _decimals(next((one for one in curves if one is not None), None), leads)
         rows = []
         for lead, label in zip(leads, labels, strict=True):
             best = _beats_all(findings, name, lead)
@@ -196,3 +196,20 @@ def _long_name(channel: str) -> str:
         return channel_named(channel).long_name
     except InputError:
         return ""
+
+
+def table_text(findings: Findings) -> str:
+    """The table for a terminal: one line for each channel and lead."""
+    table = columns(findings)
+    lines = [
+        ["channel", *(column.heading for column in table)],
+        ["and lead", *(column.note for column in table)],
+    ]
+    for group in groups(findings, table):
+        lines.append([f"{group.channel} {group.units}", *("" for _ in table)])
+        lines += [[f"  {row.lead}", *(cell.text for cell in row.cells)] for row in group.rows]
+    widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )

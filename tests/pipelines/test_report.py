@@ -15,6 +15,7 @@ from data.grid import Grid
 from data.source import Source, open_source
 from pipelines.report import write_report
 from pipelines.report_sections import Findings, chosen_leads
+from pipelines.report_summary import table_text
 
 CHANNELS = ("u500", "z500", "t850")
 FORECASTS = ("ensemble", "control", "climatology", "persistence")
@@ -224,6 +225,15 @@ def test_best_rows_are_those_where_the_ensemble_beats_every_reference(page):
     assert 0 < len(rows) == int(best.sum()) < best.size
 
 
+def test_terminal_shows_the_numbers_of_the_page(page):
+    lines = [line.split() for line in table_text(full()).splitlines()]
+    rows = [line[2:] for line in lines if line[0] == "day"]
+    shown = [text.replace(",", "") for row in rows for text in row]
+    printed = page.text["data"]
+    assert len(rows) == len(CHANNELS) * len(chosen_leads(LEADS))
+    assert "".join(shown) == printed.replace(",", "")
+
+
 def test_estimator_is_named(page):
     assert "ensemble, fair" in page.text["small"]
     assert "climatology, standard CRPS" in page.text["li"]
@@ -235,6 +245,13 @@ def test_missing_pieces_are_absent_and_not_failures(tmp_path):
     assert page.text["p"].count("Absent") == 5
     assert len(page.named("svg")) == 1
     assert page.numbers["t850"] == list(bare.crps.isel(lead_time=chosen_leads(LEADS)).values.flat)
+
+
+def test_forecast_of_one_member_is_reported_without_what_needs_members(tmp_path):
+    single = Findings(scores().sel(forecast=["control", "persistence"], channel=["u500"]))
+    page = Page(write_report(tmp_path / "report.html", single))
+    assert page.text["p"].count("Absent") == 5
+    assert len(page.numbers["u500"]) == 2 * len(chosen_leads(LEADS))
 
 
 def test_variable_of_an_unknown_channel_and_hours_of_lead_can_be_reported(tmp_path):
