@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from data.errors import MyriadError
+
+if TYPE_CHECKING:
+    from pipelines.job import Job
 
 _FILE = click.Path(path_type=Path)
 _RUNS = click.option(
@@ -47,15 +50,23 @@ def main() -> None:
 @_WORKERS
 def run(experiment: Path, runs: Path, workers: int | None) -> None:
     """Forecast the ensemble of an EXPERIMENT file; a second run does what is missing."""
-    from pipelines import engine
-    from pipelines.experiment import read_experiment
-    from pipelines.plan import make_plan
+    _run(_job(experiment, runs), workers)
 
-    settings = read_experiment(experiment)
-    plan = make_plan(settings, runs / settings.name / "forecast.zarr")
-    done = engine.run(plan, workers or len(os.sched_getaffinity(0)))
+
+def _job(experiment: Path, runs: Path) -> Job:
+    from pipelines.job import Job
+
+    return Job.read(experiment, runs)
+
+
+def _run(job: Job, workers: int | None) -> None:
+    done = job.run(workers or _cores())
     rate = f", {done.member_steps / done.seconds:.0f} member-steps/s" if done.member_steps else ""
-    click.echo(f"{plan.path}: {done.units} units finished, {done.resumed} of them before{rate}")
+    click.echo(f"{job.forecast}: {done.units} units finished, {done.resumed} of them before{rate}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 @main.command()
@@ -123,3 +134,65 @@ def train(training: Path) -> None:
     settings = read_training(training)
     metadata = run_training(settings)
     click.echo(f"{settings.output}: checkpoint {metadata.hash[:12]}")
+
+
+@main.command()
+@click.argument("experiment", type=_FILE, required=False)
+@_RUNS
+@click.option("--forecast", type=_FILE, multiple=True, help="A store, or files of an ensemble.")
+@click.option("--truth", type=_FILE, multiple=True, help="Files that hold the truth.")
+@click.option("--climatology", type=_FILE, help="A climatology store.")
+@click.option("--analysis", type=_FILE, multiple=True, help="Analyses, for persistence.")
+@click.option("--output", type=_FILE, help="Folder to write scores to.")
+def score(
+    experiment: Path | None,
+    runs: Path,
+    forecast: tuple[Path, ...],
+    truth: tuple[Path, ...],
+    climatology: Path | None,
+    analysis: tuple[Path, ...],
+    output: Path | None,
+) -> None:
+    """Score the run of an EXPERIMENT, or any --forecast against any --truth, into --output."""
+    from pipelines.score import score as score_forecast
+
+    given = bool(forecast or truth or output)
+    if (experiment is None) != given or (given and not (forecast and truth and output)):
+        raise click.UsageError("give an EXPERIMENT, or all of --forecast, --truth and --output")
+    if experiment is not None:
+        click.echo(_job(experiment, runs).score().table())
+    else:
+        result = score_forecast(forecast, truth, output, climatology, analysis or None)
+        click.echo(result.table())
+
+
+@main.command()
+@_EXPERIMENT
+@_RUNS
+def calibrate(experiment: Path, runs: Path) -> None:
+    """Calibrate the quantiles of the run of an EXPERIMENT, by channel and lead."""
+    click.echo(_job(experiment, runs).calibrate().table())
+
+
+@main.command()
+@_EXPERIMENT
+@_RUNS
+def report(experiment: Path, runs: Path) -> None:
+    """Write one HTML file about the run of an EXPERIMENT."""
+    click.echo(_job(experiment, runs).report())
+
+
+@main.command("all")
+@_EXPERIMENT
+@_RUNS
+@_WORKERS
+def everything(experiment: Path, runs: Path, workers: int | None) -> None:
+    """Run, score, calibrate and report an EXPERIMENT; ends with a table and the report's path."""
+    from pipelines.summary import summary_text
+
+    job = _job(experiment, runs)
+    _run(job, workers)
+    job.score(threads=workers or _cores())
+    job.calibrate()
+    click.echo(summary_text(job.findings()))
+    click.echo(job.report())

@@ -162,12 +162,6 @@ class StoreSettings(Settings):
     lossless: bool = False
 
 
-class CalibrationSettings(Settings):
-    """Which init times calibrate: the first `fit` ones; the others are judged."""
-
-    fit: int = Field(ge=1)
-
-
 class Experiment(Settings):
     """One ensemble forecast experiment.
 
@@ -201,7 +195,6 @@ class Experiment(Settings):
     forecaster: ForecasterSettings
     perturbations: tuple[PerturbationSettings, ...] = ()
     store: StoreSettings = StoreSettings()
-    calibration: CalibrationSettings | None = None
 
     def steps(self, timestep: np.timedelta64) -> int:
         """Number of steps of this length to the end of the forecast.

@@ -87,7 +87,7 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
 
 def _identity(experiment: Experiment, ensemble: Ensemble) -> dict[str, Any]:
     """Everything that decides values or layout, and nothing else."""
-    settings = experiment.model_dump(exclude={"name", "truth", "climatology", "calibration"})
+    settings = experiment.model_dump(exclude={"name", "truth", "climatology"})
     for section in (settings, settings["forecaster"], *settings["perturbations"]):
         for key in ("analyses", "checkpoints", "source"):
             section.pop(key, None)  # where a file lies decides nothing; what it holds does

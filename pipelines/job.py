@@ -1,0 +1,84 @@
+"""An experiment and its folder: steps from analyses to a report, each of which can be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import ConfigurationError, StoreError
+from data.source import open_source
+from pipelines import calibrate, engine, report, score
+from pipelines.experiment import Experiment, read_experiment
+from pipelines.plan import make_plan
+from pipelines.store import open_store
+
+
+@dataclass(frozen=True)
+class Job:
+    """The steps of one experiment; every step reads what the one before it wrote.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        What to do.
+    folder : pathlib.Path
+        Where everything goes.
+    """
+
+    experiment: Experiment
+    folder: Path
+
+    @classmethod
+    def read(cls, file: Path, runs: Path) -> Job:
+        """The job of an experiment file, in the folder of its name below `runs`."""
+        experiment = read_experiment(file)
+        return cls(experiment, runs / experiment.name)
+
+    @property
+    def forecast(self) -> Path:
+        """The forecast store."""
+        return self.folder / "forecast.zarr"
+
+    def run(self, workers: int) -> engine.Progress:
+        """Forecast what is missing; see `engine.run`."""
+        return engine.run(make_plan(self.experiment, self.forecast), workers)
+
+    def score(self, threads: int = 1) -> score.ScoreResult:
+        """Score the forecasts; see `score.score`."""
+        return score.score(
+            self._finished(),
+            self._truth(),
+            self.folder / "scores",
+            self.experiment.climatology,
+            self.experiment.analyses,
+            score.ScoreSettings(threads=threads),
+        )
+
+    def calibrate(self) -> calibrate.CalibrationResult:
+        """Calibrate the forecasts' quantiles; see `calibrate.calibrate`."""
+        return calibrate.calibrate(self._finished(), self._truth(), self.folder / "calibration")
+
+    def findings(self) -> report.Findings:
+        """What has been scored and calibrated so far."""
+        coverage = self.folder / "calibration" / "coverage.zarr"
+        return report.read_findings(self.folder / "scores", coverage)
+
+    def report(self) -> Path:
+        """Write the report on whatever has been scored and calibrated."""
+        findings = report.read_findings(
+            self.folder / "scores", self.folder / "calibration" / "coverage.zarr"
+        )
+        with open_store(self._finished()) as forecast:
+            return report.write_report(
+                self.folder / "report.html", findings, forecast, open_source(self._truth())
+            )
+
+    def _finished(self) -> Path:
+        if not self.forecast.exists():
+            raise StoreError(f"{self.forecast}: no store is there; `myriad run` makes it")
+        return self.forecast
+
+    def _truth(self) -> Path:
+        if self.experiment.truth is None:
+            raise ConfigurationError("truth: is needed here; the experiment names none")
+        return self.experiment.truth
