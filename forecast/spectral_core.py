@@ -262,7 +262,7 @@ class SpectralCore:
             variation = (member[2 * layers : -1] - REFERENCE_TEMPERATURE) / scale["temperature"]
             log_pressure = jnp.log(member[-1:] / scale["pressure"])
             scalars = self.horizontal.to_modal(jnp.concatenate([variation, log_pressure]))
-            return jnp.concatenate([*rotation, self.horizontal.clip_wavenumbers(scalars)])
+            return jnp.concatenate([*rotation, scalars])
 
         return jax.lax.map(modal, _to_columns(native))
 

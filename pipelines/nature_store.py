@@ -128,7 +128,7 @@ class NatureStores:
         coordinates = self._coordinates(steps, grid)
         shape = (len(coordinates["time"][1]), *grid.shape)
         chunk = CHUNK // steps.step
-        empty = dask.array.full(shape, np.nan, np.float32, chunks=(chunk, *grid.shape))
+        empty = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(chunk, *grid.shape))
         dimensions = ("time", "latitude", "longitude")
         variables = {name: (dimensions, empty, _attributes(name)) for name in channels}
         about = {"units": "m2 s-2", "long_name": "Geopotential of the ground"}
