@@ -77,6 +77,22 @@ def climate_and_forecast() -> xr.Dataset:
     return dataset.assign_coords(lon=(dataset.lon + 180) % 360 - 180)
 
 
+def climate_data_store() -> xr.Dataset:
+    """ERA5 as the Climate Data Store sends it today: short names, `valid_time`, scalar number."""
+    ours = plain()
+    level = ("pressure_level", [850.0, 500.0], {"units": "hPa", "standard_name": "air_pressure"})
+    columns = {
+        "u": [ours.u500 + 1, ours.u500],
+        "z": [ours.z500 - 9e3, ours.z500],
+        "t": [ours.t850, ours.t850 - 20],
+    }
+    found = {name: xr.concat(pair, "pressure_level") for name, pair in columns.items()}
+    found |= {"u10": ours.u10m, "t2m": ours.t2m, "msl": ours.msl}
+    dataset = xr.Dataset(found).assign_coords(pressure_level=level, number=0)
+    dataset = dataset.assign_coords(expver=("time", ["0001"] * len(TIMES)))
+    return dataset.transpose("time", "pressure_level", ...).rename(time="valid_time")
+
+
 def saved(dataset: xr.Dataset, folder, kind: str = "nc"):
     path = folder / f"source.{kind}"
     if kind == "zarr":
@@ -91,8 +107,16 @@ def source(tmp_path) -> Source:
     return open_source(saved(plain(), tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["nc", "zarr"])
-@pytest.mark.parametrize("layout", [plain, weatherbench])
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        (plain, "nc"),
+        (plain, "zarr"),
+        (weatherbench, "nc"),
+        (weatherbench, "zarr"),
+        (climate_data_store, "nc"),
+    ],
+)
 def test_every_layout_gives_the_same_state(tmp_path, layout, kind):
     source = open_source(saved(layout(), tmp_path, kind))
     state = source.analysis(TIMES[3], NAMES)
@@ -111,6 +135,27 @@ def test_standard_names_and_convertible_units_give_the_same_state(tmp_path):
     for index, name in enumerate(source.channels):
         expected = torch.from_numpy(plain()[name].values[1])
         torch.testing.assert_close(state.fields[0, index], expected, rtol=3e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("standard_name", "height", "expected"),
+    [
+        ("eastward_wind", 10.0, ("u10m",)),
+        ("air_temperature", 2.0, ("t2m",)),
+        ("air_temperature", 1.5, ("t2m",)),
+        ("air_temperature", 100.0, None),
+        ("eastward_wind", 100.0, None),
+    ],
+)
+def test_height_decides_what_a_standard_name_is(tmp_path, standard_name, height, expected):
+    field = plain()[["t2m"]].rename(t2m="x").assign_coords(height=height)
+    field.x.attrs = {"standard_name": standard_name}
+    path = saved(field, tmp_path)
+    if expected:
+        assert open_source(path).channels == expected
+    else:
+        with pytest.raises(InputError, match="no known channel among its variables x"):
+            open_source(path)
 
 
 @pytest.mark.parametrize("layout", [plain, weatherbench])
