@@ -11,7 +11,9 @@ import xarray as xr
 
 from data.channel import channel
 from data.errors import InputError
+from data.files import open_file
 from data.grid import Grid
+from data.source import open_source
 
 _ROWS_PER_READ = 400
 
@@ -78,7 +80,7 @@ class Archive:
 
 
 def read_archive(path: Path, channels: tuple[str, ...], statics: tuple[str, ...]) -> Archive:
-    """The finished rows of a zarr or NetCDF archive with one variable per channel.
+    """The finished rows of an archive in any layout that `open_source` knows.
 
     Optional coordinates along `time`: `segment` (int) and `subset` (0 training, 1 evaluation).
     Rows with a value that is not finite (not written yet, or missing) are left out.
@@ -86,16 +88,14 @@ def read_archive(path: Path, channels: tuple[str, ...], statics: tuple[str, ...]
     Raises
     ------
     InputError
-        If the archive or a variable is missing, values leave their channel's bounds, or no row
-        is finite.
+        If the archive, a channel or a static field is missing, values leave their channel's
+        bounds, or no row is finite.
     """
-    dataset = _opened(path)
-    for name in (*channels, *statics):
-        if name not in dataset:
-            found = ", ".join(map(str, dataset.data_vars))
-            raise InputError(f"{path}: variable {name!r} is missing, found {found}")
-    grid = Grid.from_coordinates(dataset.latitude.values, dataset.longitude.values, str(path))
-    fields = np.empty((dataset.sizes["time"], len(channels), *grid.shape), np.float32)
+    source = open_source(path)
+    if source.grid is None:
+        raise InputError(f"{path}: a network needs fields on a known global grid")
+    dataset = source.dataset(channels)
+    fields = np.empty((dataset.sizes["time"], len(channels), *source.grid.shape), np.float32)
     for index, name in enumerate(channels):
         _read_into(fields[:, index], dataset[name])
     complete = np.isfinite(fields.reshape(len(fields), -1).sum(axis=1))
@@ -105,27 +105,28 @@ def read_archive(path: Path, channels: tuple[str, ...], statics: tuple[str, ...]
     if not complete.all():
         fields = fields[rows]
     _check_bounds(fields, channels, path)
-    fixed = [dataset[name].transpose("latitude", "longitude").values for name in statics]
+    extras = open_file(path)[0]
     return Archive(
         fields=fields,
-        statics=np.array(fixed, np.float32).reshape(len(statics), *grid.shape),
-        times=dataset.time.values.astype("datetime64[s]")[rows],
-        segments=_coordinate(dataset, "segment")[rows],
-        evaluation=_coordinate(dataset, "subset")[rows] != 0,
+        statics=_statics(extras, statics, source.grid, path),
+        times=source.times[rows],
+        segments=_coordinate(extras, "segment", len(complete))[rows],
+        evaluation=_coordinate(extras, "subset", len(complete))[rows] != 0,
         channels=tuple(channels),
-        grid=grid,
+        grid=source.grid,
     )
 
 
-def _opened(path: Path) -> xr.Dataset:
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such archive")
-    try:
-        if Path(path).is_dir():
-            return xr.open_zarr(path, consolidated=False)
-        return xr.open_dataset(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as zarr or NetCDF: {error}") from error
+def _statics(dataset: xr.Dataset, names: tuple[str, ...], grid: Grid, path: Path) -> np.ndarray:
+    """Fixed fields, (static, latitude, longitude), float32."""
+    fields = np.empty((len(names), *grid.shape), np.float32)
+    for index, name in enumerate(names):
+        if name not in dataset:
+            found = ", ".join(map(str, dataset.data_vars))
+            raise InputError(f"{path}: static field {name!r} is missing, found {found}")
+        Grid.from_coordinates(dataset.latitude.values, dataset.longitude.values, str(path))
+        fields[index] = dataset[name].transpose("latitude", "longitude").values
+    return fields
 
 
 def _read_into(target: np.ndarray, variable: xr.DataArray) -> None:
@@ -135,10 +136,11 @@ def _read_into(target: np.ndarray, variable: xr.DataArray) -> None:
         target[rows] = variable[rows].values
 
 
-def _coordinate(dataset: xr.Dataset, name: str) -> np.ndarray:
-    if name in dataset.variables:
+def _coordinate(dataset: xr.Dataset, name: str, length: int) -> np.ndarray:
+    """An integer coordinate along time; zeros where there is none."""
+    if name in dataset.variables and dataset[name].shape == (length,):
         return dataset[name].values.astype(int)
-    return np.zeros(dataset.sizes["time"], int)
+    return np.zeros(length, int)
 
 
 def _check_bounds(fields: np.ndarray, channels: tuple[str, ...], path: Path) -> None:
