@@ -18,7 +18,7 @@ from torch import nn
 from data.grid import Grid
 from forecast.transform import Analysis, Synthesis
 
-_SLOPE_SCALE = 8.0  # gradients of the inputs are divided by this degree, to be of order one
+_SHARPENING = 8.0  # degree above which the inputs' gradients are amplified, below it damped
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ class SFNO(nn.Module):
 
     Notes
     -----
-    The inputs of the pointwise encoder are the fields, their gradients, statics with theirs, and
+    The inputs of the pointwise encoder are the fields, the gradients of the fields with degree l
+    amplified by ``sqrt(l (l + 1)) / 8`` (fronts stand out), statics with theirs likewise, and
     sine and cosine of once and twice the latitude. None of them but the statics breaks the
     equivariance under rotation in longitude.
     """
@@ -162,8 +163,8 @@ class SFNO(nn.Module):
         self.analyse = Analysis(config.inner_grid, config.degrees)
         self.synthesise = Synthesis(config.inner_grid, config.degrees)
         degree = torch.arange(config.degrees, dtype=torch.float32)
-        slope = (degree * (degree + 1)).sqrt() / _SLOPE_SCALE
-        self.register_buffer("_slope", slope[:, None, None], persistent=False)
+        sharpening = (degree * (degree + 1)).sqrt() / _SHARPENING
+        self.register_buffer("_sharpening", sharpening[:, None, None], persistent=False)
         self.register_buffer("_fixed", self._fixed_inputs(statics), persistent=False)
         inputs = 3 * config.channels + self._fixed.shape[-1]
         self.encoder = nn.Linear(inputs, config.embed)
@@ -196,8 +197,8 @@ class SFNO(nn.Module):
         return change.permute(2, 3, 1, 0)
 
     def _with_gradients(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Fields and both components of their gradients on the inner grid."""
-        both = torch.cat([coefficients, coefficients * self._slope], dim=-1)
+        """Fields and both components of their sharpened gradients on the inner grid."""
+        both = torch.cat([coefficients, coefficients * self._sharpening], dim=-1)
         return self.synthesise(both, coefficients.shape[-1])
 
     def _fixed_inputs(self, statics: torch.Tensor) -> torch.Tensor:

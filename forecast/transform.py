@@ -88,8 +88,7 @@ class Synthesis(nn.Module):
             (m, part, l, ..., channel).
         gradients : int
             So many of the last channels are replaced by the southward components of their
-            gradients, followed by the eastward ones, each harmonic scaled by
-            1/sqrt(l (l + 1)) (the spheroidal vector harmonics), so that power is kept.
+            gradients on the unit sphere, followed by the eastward ones.
         """
         rows = (2 * self.degrees, self.degrees, -1)
         scalars = coefficients.shape[-1] - gradients
