@@ -6,7 +6,7 @@ After its training stretch every segment has an evaluation stretch with a twin: 
 starts from a climate state of another segment and is nudged every 6 h towards the truth plus
 noise. Its states are analyses, with errors that grow and travel as the flow has them.
 
-The unit of work is a chunk of ten days of one segment. It starts from the native state that the
+The unit of work is a chunk of some days of one segment. It starts from the native state that the
 chunk before it left, writes its own region of the stores, and is done once its own last native
 state has been put in place by an atomic rename: a killed run loses the chunks in flight, and a
 rerun gives the same bytes.
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data.key import Key
 from forecast.held_suarez import T21, T42, Resolution
 from forecast.primitive_equations import spectral_core
-from pipelines.nature_store import CHUNK, CHUNK_DAYS, PER_DAY, NatureStores
+from pipelines.nature_store import PER_DAY, NatureStores
 
 if TYPE_CHECKING:
     from forecast.spectral_core import SpectralCore
@@ -42,14 +42,14 @@ class NatureSettings:
     Parameters
     ----------
     years : float
-        Training years of 365 days over all segments; each share is rounded up to 10 days.
+        Training years of 365 days over all segments; each share is rounded up to whole chunks.
     segments : int
         Independent trajectories; the twins need at least 2.
     seed : int
         Base seed of all draws.
     evaluation_days, twin_spinup_days : int
         Length of each segment's evaluation stretch, and of its beginning for which no analysis is
-        written; multiples of 10.
+        written; multiples of `chunk_days`.
     gain : float
         Share of the difference to the observation that the twin takes over every 6 h.
     noise : float
@@ -58,6 +58,8 @@ class NatureSettings:
         Triangular truncation of the truth; 21 is quick, too tame, and meant for tests.
     coarse_spinup_days, fine_spinup_days : int
         Days at T21 from rest, then days at the truth's own truncation, before recording.
+    chunk_days : int
+        Length of a unit of work; training leaves a climate state at the end of each.
     """
 
     years: float = 5.0
@@ -70,27 +72,36 @@ class NatureSettings:
     truncation: int = 42
     coarse_spinup_days: int = 200
     fine_spinup_days: int = 30
+    chunk_days: int = 10
 
     def __post_init__(self) -> None:
-        if self.evaluation_days % CHUNK_DAYS or self.twin_spinup_days % CHUNK_DAYS:
-            raise ValueError(f"evaluation and twin spin-up must be multiples of {CHUNK_DAYS} days")
+        if self.evaluation_days % self.chunk_days or self.twin_spinup_days % self.chunk_days:
+            raise ValueError(
+                f"evaluation_days {self.evaluation_days} and twin_spinup_days "
+                f"{self.twin_spinup_days} must be multiples of chunk_days {self.chunk_days}"
+            )
         if self.segments < 2:
             raise ValueError("a twin starts from another segment: segments must be at least 2")
 
     @property
     def training_chunks(self) -> int:
         """Chunks of each segment's training stretch."""
-        return ceil(self.years * 365 / self.segments / CHUNK_DAYS)
+        return ceil(self.years * 365 / self.segments / self.chunk_days)
+
+    def steps(self, chunk: int) -> range:
+        """Steps of 6 h since a segment's start that are recorded by this chunk."""
+        length = self.chunk_days * PER_DAY
+        return range(chunk * length, (chunk + 1) * length)
 
     @property
     def chunks(self) -> int:
         """Chunks of each segment."""
-        return self.training_chunks + self.evaluation_days // CHUNK_DAYS
+        return self.training_chunks + self.evaluation_days // self.chunk_days
 
     @property
     def first_analysed_chunk(self) -> int:
         """First chunk of each segment whose analyses are written."""
-        return self.training_chunks + self.twin_spinup_days // CHUNK_DAYS
+        return self.training_chunks + self.twin_spinup_days // self.chunk_days
 
     @property
     def resolution(self) -> Resolution:
@@ -105,15 +116,10 @@ class NatureSettings:
 
 @dataclass(frozen=True)
 class Unit:
-    """Ten days of one segment; chunk -1 is its spin-up."""
+    """One chunk of one segment; chunk -1 is its spin-up."""
 
     segment: int
     chunk: int
-
-    @property
-    def steps(self) -> range:
-        """Steps of 6 h since the segment's start that this unit records."""
-        return range(self.chunk * CHUNK, (self.chunk + 1) * CHUNK)
 
     def state_path(self, directory: Path) -> Path:
         """Where the native state at the end of this unit is kept."""
@@ -241,7 +247,7 @@ def _record_training(
     """Integrate and write one chunk of truth; the coefficients after it, (1, ...)."""
     state = np.load(Unit(unit.segment, unit.chunk - 1).state_path(directory))
     fields = []
-    for _ in unit.steps:
+    for _ in settings.steps(unit.chunk):
         fields.append(core.pressure_levels(state)[0])
         state = core.advance(state)
     stores = _stores(directory, settings)
@@ -257,7 +263,7 @@ def _record_evaluation(
     if unit.chunk == settings.training_chunks:
         state = np.concatenate([state, _twin_start(directory, settings, unit.segment)])
     fields, native = [], []
-    for step in unit.steps:
+    for step in settings.steps(unit.chunk):
         observation = state[0] + _noise(directory, settings, unit.segment, step)
         state = np.stack([state[0], state[1] + settings.gain * (observation - state[1])])
         fields.append(core.pressure_levels(state))
@@ -299,6 +305,7 @@ def _stores(directory: Path, settings: NatureSettings) -> NatureStores:
         directory=directory,
         segments=settings.segments,
         chunks=settings.chunks,
+        chunk_days=settings.chunk_days,
         first_evaluated=settings.training_chunks,
         first_analysed=settings.first_analysed_chunk,
         resolution=settings.resolution,

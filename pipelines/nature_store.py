@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from forecast.spectral_core import SpectralCore
 
 PER_DAY = 4
-CHUNK_DAYS = 10
-CHUNK = CHUNK_DAYS * PER_DAY
 GAP_DAYS = 10
 START = np.datetime64("2001-01-01", "s")
 TRAINING, EVALUATION = 0, 1
@@ -48,8 +46,8 @@ class NatureStores:
     Parameters
     ----------
     directory : Path
-    segments, chunks : int
-        Segments, and chunks of ten days in each.
+    segments, chunks, chunk_days : int
+        Segments, chunks in each, and days in a chunk.
     first_evaluated, first_analysed : int
         First chunk of each segment's evaluation stretch, and first with analyses.
     resolution : Resolution
@@ -61,10 +59,16 @@ class NatureStores:
     directory: Path
     segments: int
     chunks: int
+    chunk_days: int
     first_evaluated: int
     first_analysed: int
     resolution: Resolution
     settings: dict[str, Any]
+
+    @property
+    def chunk(self) -> int:
+        """Steps of 6 h in a chunk."""
+        return self.chunk_days * PER_DAY
 
     def lay_out(self, core: SpectralCore) -> None:
         """Create the stores, filled with NaN, unless they are there already.
@@ -80,8 +84,8 @@ class NatureStores:
                 raise StoreError(f"{marker}: {self.directory} is a nature run of other settings")
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        steps = self.chunks * CHUNK
-        first = self.first_analysed * CHUNK
+        steps = self.chunks * self.chunk
+        first = self.first_analysed * self.chunk
         ground = core.truncated_surface_geopotential
         self._create("truth.zarr", range(steps), OUTPUT_CHANNELS, OUTPUT_GRID, ground)
         self._create("analysis.zarr", range(first, steps), OUTPUT_CHANNELS, OUTPUT_GRID, ground)
@@ -93,7 +97,7 @@ class NatureStores:
 
     def write_truth(self, segment: int, chunk: int, fields: np.ndarray) -> None:
         """Write a chunk of truth, (time, channel, latitude, longitude)."""
-        start = (segment * self.chunks + chunk) * CHUNK
+        start = (segment * self.chunks + chunk) * self.chunk
         self._write("truth.zarr", OUTPUT_CHANNELS, start, fields)
 
     def write_analysis(
@@ -106,9 +110,9 @@ class NatureStores:
     ) -> None:
         """Write a chunk of analyses, (time, channel, latitude, longitude), and native fields."""
         index = segment * (self.chunks - self.first_analysed) + chunk - self.first_analysed
-        self._write("analysis.zarr", OUTPUT_CHANNELS, index * CHUNK, analysis)
+        self._write("analysis.zarr", OUTPUT_CHANNELS, index * self.chunk, analysis)
         for group, fields in (("truth", native_truth), ("analysis", native_analysis)):
-            channels, day = self.resolution.channels, index * CHUNK_DAYS
+            channels, day = self.resolution.channels, index * self.chunk_days
             self._write(f"native.zarr/{group}", channels, day, fields)
 
     def _write(self, name: str, channels: tuple[str, ...], start: int, fields: np.ndarray) -> None:
@@ -127,7 +131,7 @@ class NatureStores:
         """Lay out one store with these steps (6 h from a segment's start) of every segment."""
         coordinates = self._coordinates(steps, grid)
         shape = (len(coordinates["time"][1]), *grid.shape)
-        chunk = CHUNK // steps.step
+        chunk = self.chunk // steps.step
         empty = dask.array.full(shape, np.nan, dtype=np.float32, chunks=(chunk, *grid.shape))
         dimensions = ("time", "latitude", "longitude")
         variables = {name: (dimensions, empty, _attributes(name)) for name in channels}
@@ -144,11 +148,11 @@ class NatureStores:
             )  # fmt: skip
 
     def _coordinates(self, steps: range, grid: Grid) -> dict[str, tuple]:
-        days = np.arange(self.segments) * (self.chunks * CHUNK_DAYS + GAP_DAYS)
+        days = np.arange(self.segments) * (self.chunks * self.chunk_days + GAP_DAYS)
         starts = START + days * np.timedelta64(1, "D")
         offsets = np.array(steps) * np.timedelta64(24 // PER_DAY, "h")
         time = (starts[:, None] + offsets).ravel().astype("datetime64[ns]")
-        evaluated = np.array(steps) >= self.first_evaluated * CHUNK
+        evaluated = np.array(steps) >= self.first_evaluated * self.chunk
         subset = np.where(evaluated, EVALUATION, TRAINING).astype(np.int32)
         flags = {"flag_values": [TRAINING, EVALUATION], "flag_meanings": "training evaluation"}
         segment = np.repeat(np.arange(self.segments, dtype=np.int32), len(steps))

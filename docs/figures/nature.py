@@ -31,7 +31,7 @@ from forecast.primitive_equations import PrimitiveEquations
 FIGURES = Path(__file__).parent
 KAPPA = 2 / 7
 DAYS = 15
-INITS_PER_SEGMENT = 3
+INITS_PER_SEGMENT = 2
 LATITUDE = OUTPUT_GRID.latitude
 COLORS = {"z500": "C0", "u250": "C1", "t850": "C2", "sp": "C3"}
 
@@ -341,7 +341,7 @@ def divergence(run: NatureRun) -> None:
         for offset in offsets:
             start = native.isel(time=first + offset)
             stacked = np.stack([start[name].values for name in forecaster.channels])
-            fields = stacked[None].astype(np.float32)
+            fields = stacked[None]
             time = start.time.values.astype("datetime64[s]")
             state = State(torch.from_numpy(fields), forecaster.channels, forecaster.grid, time)
             squares.append(squared_errors(forecaster, state, run.truth))

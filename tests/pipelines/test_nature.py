@@ -17,8 +17,8 @@ from pipelines.nature_store import PER_DAY
 
 pytestmark = pytest.mark.skipif(find_spec("dinosaur") is None, reason="needs the extra 'physics'")
 SMALL = NatureSettings(
-    years=10 / 365, segments=2, evaluation_days=20, twin_spinup_days=10, truncation=21,
-    coarse_spinup_days=3, fine_spinup_days=0,
+    years=2 / 365, segments=2, evaluation_days=2, twin_spinup_days=1, truncation=21,
+    coarse_spinup_days=4, fine_spinup_days=0, chunk_days=1,
 )  # fmt: skip
 
 
@@ -67,13 +67,13 @@ def files(directory):
 
 def test_stores_open_without_options_and_are_whole(whole):
     truth = xr.open_zarr(whole / "truth.zarr")
-    assert dict(truth.sizes) == {"time": 240, "latitude": 32, "longitude": 64}
+    assert dict(truth.sizes) == {"time": 24, "latitude": 32, "longitude": 64}
     assert {*OUTPUT_CHANNELS, "surface_geopotential"} == set(truth.data_vars)
     assert truth.z500.dtype == np.float32
     assert truth.z500.attrs["units"] == "m2 s-2"
     assert np.all(np.diff(truth.latitude) < 0)
-    assert truth.subset.values[:60].tolist() == [0] * 40 + [1] * 20
-    assert truth.segment.values[::120].tolist() == [0, 1]
+    assert truth.subset.values[:12].tolist() == [0] * 4 + [1] * 8
+    assert truth.segment.values[::12].tolist() == [0, 1]
     assert all(np.isfinite(truth[name]).all() for name in truth.data_vars)
     assert json.loads(truth.attrs["settings"])["seed"] == SMALL.seed
 
@@ -88,7 +88,7 @@ def test_segments_never_look_consecutive(whole):
 def test_analyses_are_nearer_to_the_truth_than_another_segment_is(whole):
     analysis = xr.open_zarr(whole / "analysis.zarr")
     truth = xr.open_zarr(whole / "truth.zarr").sel(time=analysis.time)
-    assert analysis.sizes["time"] == 2 * 10 * PER_DAY
+    assert analysis.sizes["time"] == 2 * PER_DAY
     assert (analysis.subset == 1).all()
     error = np.sqrt(((analysis.u500 - truth.u500) ** 2).mean())
     first, second = (truth.u500.values[truth.segment == index] for index in (0, 1))
@@ -103,9 +103,9 @@ def test_native_fields_are_those_the_outputs_come_from(whole):
     native = xr.open_zarr(whole / "native.zarr" / "truth")
     assert (native.time.dt.hour == 0).all()
     core = spectral_core(T21)
-    fields = np.stack([native[name].values[3] for name in T21.channels])[None]
+    fields = np.stack([native[name].values[1] for name in T21.channels])[None]
     levels = core.pressure_levels(core.coefficients(fields))[0]
-    expected = truth.sel(time=native.time[3])
+    expected = truth.sel(time=native.time[1])
     np.testing.assert_allclose(levels[3], expected.u500, atol=0.02)
     np.testing.assert_allclose(levels[6], expected.z500, atol=1.0)
 
@@ -137,7 +137,7 @@ def test_a_directory_of_other_settings_is_refused(whole, in_process):
 
 
 def test_settings_that_cannot_be_laid_out_are_refused():
-    with pytest.raises(ValueError, match="multiples of 10 days"):
+    with pytest.raises(ValueError, match="multiples of chunk_days 10"):
         NatureSettings(evaluation_days=25)
     with pytest.raises(ValueError, match="at least 2"):
         NatureSettings(segments=1)
