@@ -74,6 +74,30 @@ class AmplitudePreservingError:
         return (amplitude + phase).sum(-1).mean()
 
 
+class VarianceError:
+    """Squared difference of the area variances of forecast and truth, relative to the truth's.
+
+    Its optimum is the expected variance, so that long rollouts neither lose nor gain any; of
+    where things are it says nothing. Variance is around the climatological mean.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of the fields.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._weights = torch.from_numpy(grid.area_weights).float()
+
+    def __call__(self, forecast: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        found, expected = self._variance(forecast), self._variance(truth)
+        return ((found - expected) / expected.mean(0)).square().mean()
+
+    def _variance(self, fields: torch.Tensor) -> torch.Tensor:
+        """(..., channel)."""
+        return (fields.square() * self._weights).sum((-2, -1))
+
+
 class AlmostFairCRPS:
     """Almost-fair continuous ranked probability score of M >= 2 members, point by point.
 

@@ -22,15 +22,23 @@ from data.errors import ConfigurationError
 from data.key import Key
 from forecast.dataset import Archive, Normalisation
 from forecast.latent import LatentNoise
-from forecast.loss import AlmostFairCRPS, AmplitudePreservingError, Loss, SquaredError
+from forecast.loss import (
+    AlmostFairCRPS,
+    AmplitudePreservingError,
+    Loss,
+    SquaredError,
+    Sum,
+    VarianceError,
+)
 from forecast.sfno import SFNO
 
-_LOSSES = {
-    "squared-error": SquaredError,
-    "amplitude-preserving": AmplitudePreservingError,
-    "almost-fair-crps": AlmostFairCRPS,
-}
-LOSS_NAMES = tuple(_LOSSES)
+LOSS_NAMES = (
+    "squared-error",
+    "amplitude-preserving",
+    "variance-keeping",
+    "almost-fair-crps",
+)
+_VARIANCE_WEIGHT = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,15 @@ class Phase:
     learning_rate : float
         Peak of the schedule: linear warm-up, then half a cosine to zero.
     loss : str
-        ``squared-error``, ``amplitude-preserving`` or ``almost-fair-crps``.
+        ``squared-error``, ``amplitude-preserving``, ``variance-keeping`` (the former plus 20
+        times the variance error; for long rollouts) or ``almost-fair-crps``.
     batch, members : int
         Cases per update and members per case (above 1 only with latent noise).
     warmup : int
         Updates of the warm-up.
+    lead_decay : float
+        Step k of a rollout counts ``k ** -lead_decay``: 1 balances the growth of errors, 0 puts
+        the weight on the longest leads.
     """
 
     steps: int
@@ -60,6 +72,7 @@ class Phase:
     batch: int = 4
     members: int = 1
     warmup: int = 100
+    lead_decay: float = 1.0
 
     def rate(self, update: int) -> float:
         """Learning rate of this update."""
@@ -234,7 +247,7 @@ class Trainer:
     def _chain(
         self, network: SFNO, phase: Phase, loss: Loss, cases: np.ndarray, key: Key
     ) -> torch.Tensor:
-        """Loss of a rollout from these rows; step k counts 1/k, as errors grow."""
+        """Loss of a rollout from these rows, a weighted mean over its steps."""
         scales = self.material.normalisation
         unit = scales.tendency_std[:, None, None]
         members, fields = phase.members, self._fields[cases]
@@ -245,8 +258,9 @@ class Trainer:
             fields = scales.advance(fields, network(scales.normalise(fields), noise))
             truth = (self._fields[cases + step] - self._climatology) / unit
             forecast = (fields - self._climatology) / unit
-            total = total + loss(forecast.unflatten(0, (members, -1)), truth) / step
-            weights += 1 / step
+            weight = step**-phase.lead_decay
+            total = total + weight * loss(forecast.unflatten(0, (members, -1)), truth)
+            weights += weight
         return total / weights
 
     def _validate(self, phase: Phase, loss: Loss) -> float:
@@ -277,9 +291,14 @@ class Trainer:
 
     def _loss(self, phase: Phase) -> Loss:
         grid = self.material.archive.grid
+        if phase.loss == "squared-error":
+            return SquaredError(grid)
+        if phase.loss == "almost-fair-crps":
+            return AlmostFairCRPS(grid)
+        preserving = AmplitudePreservingError(grid, self.network.config.degrees - 1)
         if phase.loss == "amplitude-preserving":
-            return AmplitudePreservingError(grid, self.network.config.degrees - 1)
-        return _LOSSES[phase.loss](grid)
+            return preserving
+        return Sum(((1.0, preserving), (_VARIANCE_WEIGHT, VarianceError(grid))))
 
     def _starts(self, rows: np.ndarray, phase: Phase) -> np.ndarray:
         return self.material.archive.starts(rows, phase.steps, self.material.timestep)

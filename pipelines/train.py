@@ -82,6 +82,7 @@ class PhaseSettings(Settings):
     batch: int = Field(default=4, ge=1)
     members: int = Field(default=1, ge=1)
     warmup: int = Field(default=100, ge=1)
+    lead_decay: float = Field(default=1.0, ge=0)
 
 
 class RegimeSettings(Settings):
@@ -279,6 +280,9 @@ def _provenance(
     times = material.archive.times
     updates = [phase.updates for phase in settings.phases[: trainer.position.phase]]
     phases = [f"{p.loss} over {p.steps} steps x {p.updates}" for p in settings.phases]
+    before = read_metadata(settings.start_from) if settings.start_from else None
+    if before is not None:
+        phases.insert(0, str(before.provenance["phases"]))
     return {
         "data": settings.data.label,
         "first_time": str(times[material.training].min()),
@@ -287,7 +291,7 @@ def _provenance(
         "validation": f"last {settings.data.validation_days:g} days of each segment's training",
         "validation_fields": int(material.validation.sum()),
         "seed": settings.seed,
-        "started_from": read_metadata(settings.start_from).hash if settings.start_from else "",
+        "started_from": before.hash if before else "",
         "phases": "; ".join(phases),
         "updates": sum(updates) + trainer.position.update,
         "myriadcast": importlib.metadata.version("myriadcast"),
