@@ -209,9 +209,11 @@ def _area_mean(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def normalised_statics(archive: Archive) -> torch.Tensor:
-    """Statics with zero mean and unit variance over the globe, (static, latitude, longitude)."""
+    """Statics, (static, latitude, longitude), with zero mean and unit variance; 0 if flat."""
     weights = archive.grid.area_weights
     fields = archive.statics.astype(float)
+    rounding = 1e-9 * np.abs(fields).max((-2, -1), keepdims=True, initial=0.0)
     fields = fields - (fields * weights).sum((-2, -1), keepdims=True)
     deviation = np.sqrt((fields**2 * weights).sum((-2, -1), keepdims=True))
-    return torch.from_numpy(np.divide(fields, deviation, where=deviation > 0, out=fields)).float()
+    scaled = np.where(deviation > rounding, fields / np.maximum(deviation, 1e-300), 0.0)
+    return torch.from_numpy(scaled).float()

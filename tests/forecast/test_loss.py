@@ -6,7 +6,13 @@ import torch
 
 from data.key import Key
 from data.sphere import Sphere
-from forecast.loss import AlmostFairCRPS, AmplitudePreservingError, SquaredError, Sum
+from forecast.loss import (
+    AlmostFairCRPS,
+    AmplitudePreservingError,
+    SquaredError,
+    Sum,
+    VarianceError,
+)
 from tests.forecast.conftest import GRID
 
 
@@ -52,9 +58,13 @@ def test_amplitude_preserving_error_equals_the_squared_error_at_equal_amplitudes
 
 def test_amplitude_preserving_error_does_not_reward_smoothing():
     sphere = Sphere(GRID, 5)
-    truth, other = sphere.truncate(draw(4, 1)), sphere.truncate(draw(4, 1, seed=1))
-    forecast = 0.6 * truth + 0.8 * other  # as much power as the truth, correlated at 0.6
-    damped = 0.6 * forecast
+    truth, other = sphere.truncate(draw(99, 1)), sphere.truncate(draw(99, 1, seed=1))
+    power_t, power_o = (sphere.power(sphere.analyse(x)) for x in (truth, other))
+    assert power_t.shape == power_o.shape
+    degrees = sphere.analyse(other) * (power_t / power_o).sqrt()[..., None]
+    other = sphere.synthesise(degrees)  # now with as much power as the truth in every degree
+    forecast = (truth + other) / 2**0.5
+    damped = 0.7 * forecast
     squared, preserving = SquaredError(GRID), AmplitudePreservingError(GRID, 5)
     assert squared(damped[None], truth) < squared(forecast[None], truth)
     assert preserving(damped[None], truth) > preserving(forecast[None], truth)
@@ -89,6 +99,15 @@ def test_gradients_are_finite_where_forecast_and_truth_agree():
         forecast = truth.expand(2, -1, -1, -1, -1).clone().requires_grad_()
         loss(forecast, truth).backward()
         assert torch.isfinite(forecast.grad).all()
+
+
+def test_variance_error_is_the_squared_relative_difference_of_area_variances():
+    truth = draw(3, 2, seed=1)
+    assert float(VarianceError(GRID)(truth.flip(-1)[None], truth)) == pytest.approx(0, abs=1e-10)
+    expected = (truth.square().double().numpy() * GRID.area_weights).sum((-2, -1))
+    relative = 3 * expected / expected.mean(0)
+    found = float(VarianceError(GRID)(2 * truth[None], truth))
+    assert found == pytest.approx((relative**2).mean(), rel=1e-4)
 
 
 def test_sum_weighs_its_terms():

@@ -66,7 +66,7 @@ def test_training_learns_a_turning_world(tmp_path, material):
     phases = (Phase(1, 120, 1e-2, warmup=10),)
     found = trainer(tmp_path, material, phases)
     losses = [progress.loss for progress in found.run()]
-    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:5])
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
     scales = material.normalisation
     made = NeuralForecaster(found.average, scales, CHANNELS, material.archive.grid, TIMESTEP)
     starts = material.archive.starts(material.validation, 2, TIMESTEP)
@@ -91,7 +91,7 @@ def test_position_of_other_settings_is_refused(tmp_path, material):
 @pytest.mark.parametrize(
     ("phase", "message"),
     [
-        (Phase(30, 5, 1e-3), "0 validation cases of 30 consecutive steps"),
+        (Phase(30, 5, 1e-3), "0 training cases of 30 consecutive steps"),
         (Phase(1, 5, 1e-3, members=2), "need latent noise"),
         (Phase(1, 5, 1e-3, loss="almost-fair-crps"), "needs members >= 2"),
     ],
