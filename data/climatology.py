@@ -95,28 +95,14 @@ def climatology_from(
     dataset = source.dataset(tuple(channels), times)
     selections = _selections(dataset.time.values, seasons)
     probability = (np.arange(members) + 0.5) / members
-    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    place = ("latitude", "longitude")
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict]] = {}
     for name in channels:
         statistics = [_statistics(dataset[name], chosen, probability) for chosen in selections]
-        mean, std, quantiles = (np.stack(values) for values in zip(*statistics, strict=True))
-        variables |= {f"{name}_mean": (place, mean), f"{name}_std": (place, std)}
-        variables |= {name: (("number", *place), quantiles)}
-    coordinates = _coordinates(source.grid, probability)
-    if seasons is None:
-        arrays = {name: (dims, values[0]) for name, (dims, values) in variables.items()}
-    else:
-        coordinates |= {"dayofyear": list(seasons.days), "hour": list(seasons.hours)}
-        cycle = len(seasons.days), len(seasons.hours)
-        arrays = {
-            name: (("dayofyear", "hour", *dims), values.reshape(*cycle, *values.shape[1:]))
-            for name, (dims, values) in variables.items()
-        }
-    climatology = xr.Dataset(arrays, coordinates, {"samples": int(dataset.sizes["time"])})
-    for name in channels:
-        for suffix in ("", "_mean", "_std"):
-            climatology[name + suffix].attrs = channel(name).attributes
-    return climatology
+        for suffix, *values in zip(("_mean", "_std", ""), *statistics, strict=True):
+            dims, array = _over_seasons(np.stack(values), seasons)
+            variables[name + suffix] = dims, array, channel(name).attributes
+    coordinates = _coordinates(source.grid, probability, seasons)
+    return xr.Dataset(variables, coordinates, {"samples": int(dataset.sizes["time"])})
 
 
 def write_climatology(climatology: xr.Dataset, path: Path) -> None:
@@ -295,13 +281,26 @@ def _bands(array: xr.DataArray, chosen: np.ndarray) -> Iterator[np.ndarray]:
         yield band
 
 
-def _coordinates(grid: Grid, probability: np.ndarray) -> dict[str, object]:
-    return {
+def _over_seasons(
+    values: np.ndarray, seasons: Seasons | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Dimensions and values of a variable, from (season, [number,] latitude, longitude)."""
+    dims = ("number", "latitude", "longitude")[-(values.ndim - 1) :]
+    if seasons is None:
+        return dims, values[0]
+    cycle = len(seasons.days), len(seasons.hours)
+    return ("dayofyear", "hour", *dims), values.reshape(*cycle, *values.shape[1:])
+
+
+def _coordinates(grid: Grid, probability: np.ndarray, seasons: Seasons | None) -> dict[str, object]:
+    coordinates = {
         "number": np.arange(1, probability.size + 1),
         "probability": ("number", probability),
         "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
         "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
     }
+    cycle = {} if seasons is None else {"dayofyear": [*seasons.days], "hour": [*seasons.hours]}
+    return coordinates | cycle
 
 
 def _calendar(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
