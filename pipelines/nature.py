@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from data.errors import ConfigurationError
 from data.key import Key
 from forecast.held_suarez import T21, T42, Resolution
 from forecast.primitive_equations import spectral_core
@@ -60,6 +61,11 @@ class NatureSettings:
         Days at T21 from rest, then days at the truth's own truncation, before recording.
     chunk_days : int
         Length of a unit of work; training leaves a climate state at the end of each.
+
+    Raises
+    ------
+    ConfigurationError
+        If days are not whole chunks, or there is no other segment to start a twin from.
     """
 
     years: float = 5.0
@@ -76,12 +82,14 @@ class NatureSettings:
 
     def __post_init__(self) -> None:
         if self.evaluation_days % self.chunk_days or self.twin_spinup_days % self.chunk_days:
-            raise ValueError(
+            raise ConfigurationError(
                 f"evaluation_days {self.evaluation_days} and twin_spinup_days "
                 f"{self.twin_spinup_days} must be multiples of chunk_days {self.chunk_days}"
             )
         if self.segments < 2:
-            raise ValueError("a twin starts from another segment: segments must be at least 2")
+            raise ConfigurationError(
+                "a twin starts from another segment: segments must be at least 2"
+            )
 
     @property
     def training_chunks(self) -> int:

@@ -71,6 +71,7 @@ def test_without_forcing_an_atmosphere_at_rest_over_mountains_stays_at_rest():
     assert np.abs(wind).max() < 0.02
 
 
+@pytest.mark.slow
 @with_physics
 def test_without_forcing_a_balanced_solid_body_rotation_is_steady():
     core = core_of(TWO_LAYERS, (), UNFORCED)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data.errors import StoreError
+from data.errors import ConfigurationError, StoreError
 from forecast.held_suarez import OUTPUT_CHANNELS
 from pipelines import nature
 from pipelines.nature import NatureSettings, Unit, run_nature
@@ -137,9 +137,9 @@ def test_a_directory_of_other_settings_is_refused(whole, in_process):
 
 
 def test_settings_that_cannot_be_laid_out_are_refused():
-    with pytest.raises(ValueError, match="multiples of chunk_days 10"):
+    with pytest.raises(ConfigurationError, match="multiples of chunk_days 10"):
         NatureSettings(evaluation_days=25)
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(ConfigurationError, match="at least 2"):
         NatureSettings(segments=1)
 
 
