@@ -232,10 +232,10 @@ class Trainer:
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.regime.clip)
         self._optimizer.step()
-        self._follow(phase)
+        self._follow()
         return float(value.detach())
 
-    def _follow(self, phase: Phase) -> None:
+    def _follow(self) -> None:
         """Move the average towards the weights; in the first phase it forgets its start faster."""
         decay = self.regime.averaging
         if self.position.phase == 0:
