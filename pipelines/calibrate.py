@@ -12,7 +12,6 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from data.channel import channel
-from data.errors import InputError
 from pipelines.labels import encode, replace_whole, write_labelled
 from pipelines.verification import Paths, Verification, open_verification
 from scoring.conformal import EACH_CASE, SYMMETRIC, ConformalCalibration, Conformity, Counting
@@ -118,7 +117,7 @@ def calibrate(
         If something does not fit, or a level needs more cases than there are.
     """
     settings = settings or CalibrationSettings()
-    pair = open_verification(forecast, truth, settings.channels or None)
+    pair = open_verification(forecast, truth, settings.channels or None).with_members(2)
     rule = settings.rule or choose_rule(
         pair.forecast.init_time.values, pair.forecast.lead_time.values
     )
@@ -196,11 +195,6 @@ class _Run:
         for init, completed in enumerate(forecast.completed.values):
             numbers = np.flatnonzero(completed)
             whole = forecast[name].isel(init_time=init, lead_time=leads).reset_coords(drop=True)
-            if numbers.size < 2:
-                raise InputError(
-                    f"{self.pair.where}: init time {forecast.init_time.values[init]} has "
-                    f"{numbers.size} finished members, calibration needs all dates"
-                )
             members = whole.isel(number=numbers).load()
             quantiles.append(ensemble_quantiles(members, self.settings.levels).astype(np.float32))
             scored = leads[self.pair.scored[name][init, leads]]

@@ -142,7 +142,11 @@ def _references(pair: Verification, climatology: Path | None, analysis: Paths | 
             raise InputError(
                 f"{climatology}: lies on the grid {found.grid}, {pair.where} on {pair.grid()}"
             )
-    return References(found, None if analysis is None else Truths.open(analysis))
+    if analysis is None:
+        return References(found, None)
+    analyses = Truths.open(analysis)
+    analyses.check(pair.forecast, pair.channels, pair.where)
+    return References(found, analyses)
 
 
 def _weights(pair: Verification, settings: ScoreSettings) -> xr.DataArray:
@@ -181,7 +185,7 @@ def _parts(
             statistics = _of_ensemble(pair.forecast.sizes["number"], members, structured)
             yield from summed.of("ensemble", statistics, members, truth, means)
             yield summed.of_area_means(members, truth)
-        control = members.sel(number=[0]) if 0 in members.number.values else None
+        control = _control(members)
         if control is not None:
             yield from summed.of("control", _ERRORS, control, truth, means)
         persisted = _persisted(pair, references, block, control)
@@ -190,6 +194,13 @@ def _parts(
         if references.climatology is not None:
             quantiles = _climate(references.climatology, pair, block, "")
             yield from summed.of("climatology", _ERRORS, quantiles, truth, None)
+
+
+def _control(members: xr.DataArray) -> xr.DataArray | None:
+    """Number 0, or the only member; None where it is not finished."""
+    if members.sizes["number"] == 1:
+        return members
+    return members.sel(number=[0]) if 0 in members.number.values else None
 
 
 def _of_ensemble(members: int, present: xr.DataArray, structured: bool) -> tuple[Statistic, ...]:
@@ -285,8 +296,6 @@ def _climate(
     """One variable of a climatology at the block's valid times, (lead_time, [number,] *cells)."""
     times = pair.valid_times()[block.init, block.leads]
     array = climatology.at(times, (block.channel,))[block.channel + suffix]
-    if array.sizes["time"] == 1 < times.size:
-        array = array.isel(time=0).expand_dims(time=times.size)
     cells = pair.cells()
     array = array.rename(time="lead_time").reset_coords(drop=True)
     coordinates = {dim: cells[dim] for dim in pair.cell_dims}
@@ -301,11 +310,11 @@ def _persisted(
     leads = pair.forecast.lead_time.values
     if references.analysis is not None:
         time = pair.forecast.init_time.values[[block.init]].astype("datetime64[s]")
-        references.analysis.sources[0].check_times(time)
         start = references.analysis.read(block.channel, time).isel(time=0, drop=True)
     elif control is not None and (leads == np.timedelta64(0)).any():
         where = {"init_time": block.init, "lead_time": int(np.argmax(leads == np.timedelta64(0)))}
-        start = pair.forecast[block.channel].isel(where).sel(number=0, drop=True).load()
+        first = pair.forecast[block.channel].isel(where)
+        start = first.sel(number=control.number.values[0], drop=True).load()
     else:
         return None
     cells = pair.cells()

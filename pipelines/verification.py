@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,33 @@ class Truths:
             if name in source.channels:
                 here = times[np.isin(times, source.times)]
                 if here.size:
-                    part = source.dataset([name], here)[name]
-                    parts.append(part.reset_coords(drop=True))
+                    parts.append(_first_member(source.dataset([name], here)[name]))
         joined = xr.concat(parts, "time", join="override", coords="minimal", compat="override")
         return joined.sel(time=times.astype("datetime64[ns]")).load()
+
+    def check(self, forecast: xr.Dataset, names: Sequence[str], where: str) -> None:
+        """Raise InputError unless every init time of these channels is here, on the same grid."""
+        inits = forecast.init_time.values.astype("datetime64[s]")
+        for name in names:
+            missing = inits[~np.isin(inits, self.times(name))]
+            if missing.size:
+                others = f" (and {missing.size - 1} more)" if missing.size > 1 else ""
+                raise InputError(
+                    f"{self.where}: {name} at {missing[0]}{others}, an init time of {where}, is "
+                    "not in it"
+                )
+            _check_cells(forecast[name], self.cells(name), where, self.where)
 
     def cells(self, name: str) -> xr.DataArray:
         """One field of a channel, lazily, for its coordinates."""
         source = next(source for source in self.sources if name in source.channels)
-        return source.dataset([name], source.times[:1])[name].isel(time=0, drop=True)
+        return _first_member(source.dataset([name], source.times[:1])[name]).isel(time=0)
+
+
+def _first_member(array: xr.DataArray) -> xr.DataArray:
+    """The array alone; of an ensemble of analyses the first member, which is its control."""
+    array = array.reset_coords(drop=True)
+    return array.isel(number=0, drop=True) if "number" in array.dims else array
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,27 @@ class Verification:
     where: str
     notes: tuple[str, ...]
 
+    def with_members(self, fewest: int) -> Verification:
+        """Only the init times of which so many members are finished; the others are noted.
+
+        Raises
+        ------
+        InputError
+            If none is left.
+        """
+        enough = self.forecast.completed.values.sum(axis=1) >= fewest
+        if enough.all():
+            return self
+        if not enough.any():
+            raise InputError(f"{self.where}: no init time has {fewest} finished members")
+        left = np.datetime_as_string(self.forecast.init_time.values[~enough], "h")
+        return replace(
+            self,
+            forecast=self.forecast.isel(init_time=np.flatnonzero(enough)),
+            scored={name: mask[enough] for name, mask in self.scored.items()},
+            notes=(*self.notes, f"Left out with fewer than {fewest} members: {', '.join(left)}."),
+        )
+
     @property
     def cell_dims(self) -> tuple[str, ...]:
         """The horizontal dimensions."""
@@ -127,16 +166,13 @@ class Verification:
         except (InputError, AttributeError):
             return None
 
-    def blocks(self, memory: int, fewest: int = 1) -> Iterator[Block]:
-        """Everything that can be scored, in pieces of at most about `memory` bytes.
-
-        Dates with fewer than `fewest` finished members are left out.
-        """
+    def blocks(self, memory: int) -> Iterator[Block]:
+        """Everything that can be scored, in pieces of at most about `memory` bytes."""
         cells = int(np.prod([self.forecast.sizes[dim] for dim in self.cell_dims]))
         for name in self.channels:
             for init, completed in enumerate(self.forecast.completed.values):
                 numbers = np.flatnonzero(completed)
-                if numbers.size < max(fewest, 1):
+                if not numbers.size:
                     continue
                 leads = np.flatnonzero(self.scored[name][init])
                 window = max(1, memory // (4 * cells * numbers.size))
@@ -236,7 +272,11 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     """
     if len(paths) == 1 and _is_store(Path(paths[0])):
         try:
-            return xr.open_zarr(paths[0], consolidated=False, chunks=None, decode_timedelta=True)
+            # Our own store lists its channels in order there; others may have none.
+            listed_at_root = '"consolidated_metadata"' in (Path(paths[0]) / "zarr.json").read_text()
+            return xr.open_zarr(
+                paths[0], consolidated=listed_at_root, chunks=None, decode_timedelta=True
+            )
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"{paths[0]}: cannot be opened: {error}") from error
     by_channel: dict[str, list[xr.DataArray]] = {}

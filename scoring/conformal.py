@@ -71,10 +71,10 @@ class Sample:
                 f"calibrating to a miss rate of {alpha:g} needs at least {needed} cases, found "
                 f"{self.count:g}: add dates, pool more cells, or leave out the outer levels"
             )
-        level = round((1 - alpha) * (self.count + 1) / self.count, _ROUNDING)
+        level = (1 - alpha) * (self.count + 1) / self.count
         complete = not np.isnan(scores).any()
         if complete and np.ptp(self.weights) == 0:
-            place = ceil(round(level * scores.shape[1], _ROUNDING)) - 1
+            place = min(ceil(round(level * scores.shape[1], 6)), scores.shape[1]) - 1
             return np.partition(scores, place, axis=1)[:, place]
         return self._weighted(scores, level)
 
@@ -86,7 +86,7 @@ class Sample:
         if not (total > 0).all():
             raise InputError("calibration found a group without any case that has a truth")
         share = np.cumsum(weights, axis=1) / total
-        reached = share >= min(level, 1.0) - 1e-12
+        reached = share >= min(level, 1.0) - 1e-9
         return np.take_along_axis(ascending, reached.argmax(axis=1)[:, None], axis=1)[:, 0]
 
 

@@ -204,12 +204,7 @@ def evaluate_arrays(
     cells = tuple(np.delete(forecast.shape, axis % forecast.ndim))
     if truth.shape != cells:
         raise InputError(f"truth has shape {truth.shape}, the forecast's cells have {cells}")
-    for statistic in statistics:
-        if members < statistic.minimum_members:
-            raise InputError(
-                f"{statistic.key} needs at least {statistic.minimum_members} members, "
-                f"found {members}"
-            )
+    _check_members(statistics, members)
     structure = structure or Structure.independent(members)
     blocks = three_axes(forecast, axis)
     target = truth.reshape(blocks.shape[0], blocks.shape[2])
@@ -223,12 +218,18 @@ def evaluate_arrays(
             for statistic, values in results.items():
                 values[place] = missing.of_tile(statistic, tile)
 
-    if threads == 1:
-        work(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(threads)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
+
+
+def _check_members(statistics: Sequence[Statistic], members: int) -> None:
+    for statistic in statistics:
+        if members < statistic.minimum_members:
+            raise InputError(
+                f"{statistic.key} needs at least {statistic.minimum_members} members, "
+                f"found {members}"
+            )
 
 
 def _matched(truth: xr.DataArray, cells: xr.DataArray) -> xr.DataArray:

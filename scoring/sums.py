@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from string import ascii_letters
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class Sums:
         """
         totals, sums = {}, {}
         for key, value in values.items():
-            totals[str(key)], sums[str(key)] = _weighted(value, weights, over)
+            totals[str(key)], sums[str(key)] = _weighted(value, weights, tuple(over))
         return cls(totals, sums)
 
     def __add__(self, other: Sums) -> Sums:
@@ -70,11 +71,9 @@ class Sums:
 
     def label(self, **labels: object) -> Sums:
         """The same sums with more labels, each a new dimension of length 1."""
-        coordinates = {name: [value] for name, value in labels.items()}
-        return Sums(
-            {key: total.expand_dims(coordinates) for key, total in self.totals.items()},
-            {key: weight.expand_dims(coordinates) for key, weight in self.weights.items()},
-        )
+        totals = {key: _labelled(total, labels) for key, total in self.totals.items()}
+        weights = {key: _labelled(weight, labels) for key, weight in self.weights.items()}
+        return Sums(totals, weights)
 
     def mean(self, key: str, over: Sequence[str] = ("init_time",)) -> xr.DataArray:
         """Weighted mean of a statistic, summed over the dimensions `over` first.
@@ -152,19 +151,52 @@ def merge(parts: Sequence[Sums]) -> Sums:
     return Sums(totals, weights)
 
 
+def _labelled(array: xr.DataArray, labels: Mapping[str, object]) -> xr.DataArray:
+    """The array with a dimension of length 1 in front for each label."""
+    shape = (1,) * len(labels) + array.shape
+    coordinates = {name: [value] for name, value in labels.items()} | _indexes(array)
+    return xr.DataArray(array.values.reshape(shape), coordinates, (*labels, *array.dims))
+
+
+def _indexes(*arrays: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Coordinates of the dimensions of some arrays."""
+    return {
+        str(dim): array.coords[dim].variable
+        for array in arrays
+        for dim in array.dims
+        if dim in array.coords
+    }
+
+
 def _weighted(
-    value: xr.DataArray, weights: xr.DataArray, over: Sequence[str]
+    value: xr.DataArray, weights: xr.DataArray, over: tuple[str, ...]
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Sum of value times weight and sum of weight over `over`, with the same dimensions."""
-    missing = value.isnull()
-    with xr.set_options(arithmetic_join="exact"):
-        total = xr.dot(value.fillna(0.0), weights, dim=over)
-        if missing.any():
-            total = total.where(xr.dot(missing.astype(float), weights, dim=over) == 0)
-    spread = [dim for dim in over if dim not in weights.dims]
-    repeated = float(np.prod([value.sizes[dim] for dim in spread]))
-    weight = weights.sum([dim for dim in over if dim in weights.dims]) * repeated
-    return total, weight.broadcast_like(total).transpose(*total.dims)
+    for dim in value.indexes.keys() & weights.indexes.keys():
+        if not value.indexes[dim].equals(weights.indexes[dim]):
+            raise InputError(f"values and weights have different coordinates along {dim}")
+    own = [dim for dim in value.dims if dim not in over]
+    new = [dim for dim in weights.dims if dim not in over and dim not in own]
+    dims = tuple(sorted((*own, *new), key=lambda dim: (dim not in weights.dims, dim in new)))
+    letters = dict(zip(dict.fromkeys((*value.dims, *weights.dims)), ascii_letters, strict=False))
+
+    def contracted(samples: np.ndarray) -> np.ndarray:
+        words = ["".join(letters[dim] for dim in some) for some in (value.dims, weights.dims, dims)]
+        pattern = f"{words[0]},{words[1]}->{words[2]}"
+        return np.einsum(pattern, samples, weights.values, optimize=True)
+
+    missing = np.isnan(value.values)
+    total = contracted(np.where(missing, 0.0, value.values) if missing.any() else value.values)
+    if missing.any():
+        total = np.where(contracted(missing.astype(float)) > 0, np.nan, total)
+    repeated = np.prod([value.sizes[dim] for dim in over if dim not in weights.dims])
+    kept = weights.sum([dim for dim in over if dim in weights.dims]) * repeated
+    kept = kept.transpose(*(dim for dim in dims if dim in kept.dims))
+    kept_shape = [kept.sizes.get(dim, 1) for dim in dims]
+    weight = np.broadcast_to(kept.values.reshape(kept_shape), np.shape(total))
+    known = _indexes(value, weights)
+    coordinates = {dim: known[dim] for dim in dims if dim in known}
+    return xr.DataArray(total, coordinates, dims), xr.DataArray(weight, coordinates, dims)
 
 
 def _added(arrays: Sequence[xr.DataArray]) -> xr.DataArray:

@@ -1,0 +1,221 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import properscoring
+import pytest
+import xarray as xr
+
+from data.climatology import Climatology
+from data.errors import InputError, StoreError
+from data.grid import Grid
+from pipelines.labels import open_labelled
+from pipelines.score import ScoreSettings, score
+from pipelines.score_table import ScoreResult
+from scoring.score import CRPS_FAIR, CRPS_STANDARD
+from scoring.sums import Sums
+
+AREA = xr.DataArray(Grid("legendre-gauss", 8, 16).area_weights, dims=("latitude", "longitude"))
+DAY = np.timedelta64(1, "D")
+
+
+@pytest.fixture(scope="module")
+def result(verified, tmp_path_factory) -> ScoreResult:
+    output = tmp_path_factory.mktemp("scores")
+    return score(verified.forecast, verified.truth, output, verified.climatology)
+
+
+def pair(verified, name: str, init: int, lead: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finished members, (number, latitude, longitude), and truth, float64."""
+    store = xr.open_zarr(verified.forecast, consolidated=False)
+    observed = xr.open_zarr(verified.truth, consolidated=False)
+    at = store[name].isel(init_time=init, lead_time=lead)
+    members = at.values[store.completed.values[init]].astype(float)
+    return members, observed[name].sel(time=at.valid_time.values).values.astype(float)
+
+
+def test_scores_are_area_means_of_the_plain_definitions(verified, result):
+    members, observed = pair(verified, "z500", 1, 2)
+    at = {"channel": "z500", "init_time": 1, "lead_time": 2, "region": "globe"}
+    sums = result.sums
+    place = {key: at[key] for key in ("channel", "region")}
+    found = CRPS_STANDARD.of(sums, over=()).sel(place).isel(init_time=1, lead_time=2)
+    cells = properscoring.crps_ensemble(observed, np.moveaxis(members, 0, -1))
+    assert float(found.sel(forecast="ensemble")) == pytest.approx((cells * AREA).sum(), rel=1e-6)
+    error = np.abs(members[0] - observed)
+    assert float(found.sel(forecast="control")) == pytest.approx((error * AREA).sum(), rel=1e-6)
+    start, _ = pair(verified, "z500", 1, 0)
+    error = np.abs(start[0] - observed)
+    assert float(found.sel(forecast="persistence")) == pytest.approx((error * AREA).sum(), rel=1e-6)
+    valid = np.datetime64("2006-01-06")
+    quantiles = Climatology(verified.climatology).at([valid], ("z500",)).z500.values
+    quantiles = quantiles.reshape(-1, *observed.shape).astype(float)
+    cells = properscoring.crps_ensemble(observed, np.moveaxis(quantiles, 0, -1))
+    found = float(found.sel(forecast="climatology"))
+    assert found == pytest.approx((cells * AREA).sum(), rel=1e-5)
+
+
+def test_headline_crps_names_its_estimator(result):
+    scores = result.scores
+    named = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))
+    assert named == {
+        "ensemble": "fair",
+        "control": "deterministic",
+        "climatology": "standard",
+        "persistence": "deterministic",
+    }
+    ensemble = scores.sel(forecast="ensemble")
+    np.testing.assert_array_equal(ensemble.crps, ensemble.crps_fair)
+    assert all("estimator" in array.attrs for name, array in scores.items() if name != "cases")
+
+
+def test_an_overconfident_ensemble_is_seen_to_be_one(result):
+    globe = result.scores.sel(forecast="ensemble", region="globe").isel(lead_time=slice(1, None))
+    assert (globe.spread_skill < 0.75).all()
+    assert (globe.spread_skill_unbiased < 0.75).all()
+    assert (globe.coverage.sel(level=0.9) < 0.8).all()
+    np.testing.assert_allclose(globe.rank_histogram.sum("bin"), 1.0)
+    assert (globe.rank_histogram.isel(bin=0) > 0.15).all()
+    assert (globe.acc > 0.5).all()
+    assert (globe.skill_climatology > 0).all()
+
+
+def test_regions_and_forecasts_come_in_order(result):
+    assert result.scores.region.values[0] == "globe"
+    assert result.scores.forecast.values[0] == "ensemble"
+    assert result.scores.units.values.tolist() == ["K", "m2 s-2"]
+
+
+def test_what_could_not_be_scored_is_named(result):
+    notes = " ".join(result.scores.attrs["notes"])
+    assert "2006-01-13T00: 1 of 9 members not finished (3)" in notes
+    assert "1 of 24 forecasts (init time and lead) not scored: no truth" in notes
+    assert "2006-01-18T00:00:00" in notes
+    cases = result.scores.cases.sel(forecast="ensemble", channel="z500")
+    assert cases.values.tolist() == [6, 6, 6, 5]
+
+
+def test_files_hold_what_was_returned(result):
+    stored = open_labelled(result.output / "scores.zarr").load()
+    xr.testing.assert_identical(stored, result.scores)
+    expected = CRPS_FAIR.of(result.sums, over=())
+    loaded = CRPS_FAIR.of(Sums.load(result.output / "sums.zarr"), over=())
+    xr.testing.assert_allclose(loaded.sel(forecast=["ensemble"]).reindex_like(expected), expected)
+    table = pd.read_csv(result.output / "scores.csv")
+    assert list(table.columns) == [
+        "score", "estimator", "forecast", "channel", "region", "lead_hours", "value", "cases",
+    ]  # fmt: skip
+    row = table.query(
+        "score == 'crps' and forecast == 'ensemble' and channel == 'z500' and region == 'tropics'"
+        " and lead_hours == 48"
+    )
+    where = {"forecast": "ensemble", "channel": "z500", "region": "tropics", "lead_time": 2 * DAY}
+    assert row.value.item() == pytest.approx(float(result.scores.crps.sel(where)))
+    assert row.estimator.item() == "fair"
+    assert "coverage_0.9" in set(table.score)
+
+
+def test_nothing_but_the_results_is_left_behind(result):
+    assert sorted(os.listdir(result.output)) == ["scores.csv", "scores.zarr", "sums.zarr"]
+
+
+def test_table_is_compact_and_holds_the_notes(result):
+    lines = result.table(days=(1, 3)).splitlines()
+    assert len(lines) == 1 + 4 + len(result.scores.attrs["notes"])
+    assert "ensemble CRPS (fair)" in lines[0]
+
+
+def test_memory_and_threads_do_not_change_the_scores(verified, result, tmp_path):
+    settings = ScoreSettings(channels=("z500",), memory=1, threads=2)
+    again = score(verified.forecast, verified.truth, tmp_path, verified.climatology, None, settings)
+    for name, array in again.scores.items():
+        expected = result.scores[name].sel(channel=["z500"])
+        np.testing.assert_allclose(array, expected, rtol=1e-9, err_msg=str(name))
+
+
+def test_analyses_give_persistence(verified, tmp_path):
+    settings = ScoreSettings(channels=("z500",))
+    found = score(
+        verified.forecast, verified.truth, tmp_path, analysis=verified.truth, settings=settings
+    )
+    assert "climatology" not in found.scores.forecast
+    assert "acc" not in found.scores
+    at_start = found.scores.crps.sel(forecast="persistence").isel(lead_time=0)
+    np.testing.assert_allclose(at_start, 0.0, atol=1e-6)
+
+
+def test_scoring_again_replaces_the_results(verified, result):
+    output = result.output
+    before = result.scores.crps.values
+    again = score(verified.forecast, verified.truth, output, verified.climatology)
+    np.testing.assert_array_equal(again.scores.crps, before)
+    assert sorted(os.listdir(output)) == ["scores.csv", "scores.zarr", "sums.zarr"]
+
+
+def refused(verified, truth: Path, output: Path, message: str, **options) -> None:
+    with pytest.raises(InputError, match=message):
+        score(verified.forecast, truth, output / "scores", **options)
+    assert not (output / "scores").exists()
+
+
+def test_missing_channel_is_refused(verified, tmp_path):
+    truth = xr.open_zarr(verified.truth, consolidated=False)[["z500"]].load().drop_encoding()
+    truth.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
+    refused(verified, tmp_path / "t.zarr", tmp_path, r"t\.zarr: channel 't850' is missing")
+    settings = ScoreSettings(channels=("q500",))
+    refused(verified, verified.truth, tmp_path, "channel 'q500' is missing, found t850, z500",
+            settings=settings)  # fmt: skip
+
+
+def test_other_units_are_refused(verified, tmp_path):
+    observed = xr.open_zarr(verified.truth, consolidated=False)
+    wrong = observed.t850.load().assign_attrs(units="furlong")
+    truth = verified.changed(tmp_path / "t.zarr", t850=wrong)
+    refused(verified, truth, tmp_path, "t850 has units 'furlong'.*'K'")
+
+
+def test_another_grid_is_refused(verified, tmp_path):
+    observed = xr.open_zarr(verified.truth, consolidated=False).load().drop_encoding()
+    half = observed.isel(longitude=slice(None, None, 2))
+    half.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
+    refused(verified, tmp_path / "t.zarr", tmp_path, "lies on another grid: longitude has 8 values")
+
+
+def test_no_common_time_is_refused(verified, tmp_path):
+    observed = xr.open_zarr(verified.truth, consolidated=False).load().drop_encoding()
+    later = observed.assign_coords(time=observed.time + np.timedelta64(3, "h"))
+    later.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
+    refused(
+        verified, tmp_path / "t.zarr", tmp_path, "so no lead can be scored: forecasts are valid"
+    )
+
+
+def test_a_climatology_without_the_channel_is_refused(verified, tmp_path):
+    climatology = xr.open_zarr(verified.climatology, consolidated=False).load().drop_encoding()
+    climatology[["z500", "z500_mean", "z500_std"]].to_zarr(
+        tmp_path / "c.zarr", zarr_format=3, consolidated=False
+    )
+    refused(verified, verified.truth, tmp_path, "c.zarr: channel 't850' is missing",
+            climatology=tmp_path / "c.zarr")  # fmt: skip
+
+
+def test_an_unwritable_target_is_refused(verified, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        score(verified.forecast, verified.truth, tmp_path / "file" / "scores")
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.real
+def test_mogreps_has_its_published_standard_crps(tmp_path):
+    if "MYRIAD_REAL_DATA" not in os.environ:
+        pytest.skip("MYRIAD_REAL_DATA is not set")
+    folder = Path(os.environ["MYRIAD_REAL_DATA"]) / "mogreps_uk"
+    found = score(sorted(folder.glob("fc_*.nc")), sorted(folder.glob("truth_*.nc")), tmp_path)
+    by_date = CRPS_STANDARD.of(found.sums, over=()).sel(forecast="ensemble").squeeze()
+    expected = {"t2m": [0.483, 0.358, 0.298], "ws10m": [0.587, 0.500, 0.506]}
+    for name, values in expected.items():
+        np.testing.assert_allclose(by_date.sel(channel=name), values, atol=5e-4)
+    assert found.scores.region.values.tolist() == ["all"]
+    assert (found.scores.crps < found.scores.crps_standard).sel(forecast="ensemble").all()

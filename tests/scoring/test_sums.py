@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from data.errors import InputError, StoreError
+from data.grid import Grid
+from scoring.crps import CRPS
+from scoring.moments import SquaredError, Variance
+from scoring.rank import RankHistogram
+from scoring.regions import REGIONS, Band, equal_weights, region_weights
+from scoring.score import CRPS_FAIR, RMSE
+from scoring.statistic import evaluate
+from scoring.sums import Sums, merge
+
+GRID = Grid("legendre-gauss", 8, 16)
+DATES = np.array(["2006-01-01", "2006-01-02", "2006-01-03"], "datetime64[ns]")
+LEADS = np.array([0, 6], "timedelta64[h]").astype("timedelta64[ns]")
+CELLS = ("latitude", "longitude")
+
+
+def statistics(seed: int = 0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    dims = ("init_time", "number", "lead_time", *CELLS)
+    coordinates = {
+        "init_time": DATES,
+        "lead_time": LEADS,
+        "latitude": GRID.latitude,
+        "longitude": GRID.longitude,
+    }
+    forecast = xr.DataArray(rng.standard_normal((3, 5, 2, *GRID.shape)), coordinates, dims)
+    truth = forecast.isel(number=0, drop=True) * 0 + rng.standard_normal((3, 2, *GRID.shape))
+    return evaluate((CRPS(), SquaredError(), Variance(), RankHistogram(6)), forecast, truth)
+
+
+def parts() -> list[Sums]:
+    values, weights = statistics(), region_weights(GRID)
+    return [
+        Sums.of(values.isel(init_time=[i], lead_time=[j]), weights, CELLS).label(channel=name)
+        for i in range(3)
+        for j in range(2)
+        for name in ("z500", "t850")
+    ]
+
+
+def assert_same(left: Sums, right: Sums) -> None:
+    assert left.keys == right.keys
+    for key in left.keys:
+        xr.testing.assert_allclose(left.mean(key, over=()), right.mean(key, over=()), rtol=1e-12)
+
+
+def test_mean_is_the_area_weighted_mean_over_all_samples():
+    values = statistics()
+    sums = Sums.of(values, region_weights(GRID), CELLS)
+    weights = xr.DataArray(GRID.area_weights, dims=CELLS)
+    expected = values.crps_fair.weighted(weights).mean((*CELLS, "init_time"))
+    np.testing.assert_allclose(sums.mean("crps_fair").sel(region="globe"), expected)
+
+
+def test_parts_merge_to_the_whole_in_any_order_and_grouping():
+    pieces = parts()
+    whole = merge(pieces)
+    rng = np.random.default_rng(3)
+    for _ in range(2):
+        order = rng.permutation(len(pieces))
+        assert_same(merge([pieces[i] for i in order]), whole)
+    half = merge(pieces[:5]) + (merge(pieces[5:8]) + merge(pieces[8:]))
+    assert_same(half, whole)
+    a, b, c = pieces[:3]
+    assert_same((c + a) + b, a + (b + c))
+
+
+def test_adding_the_same_samples_twice_does_not_change_the_mean():
+    whole = merge(parts())
+    assert_same(whole + whole, whole)
+
+
+def test_sums_survive_a_save_and_load(tmp_path):
+    whole = merge([*parts(), Sums.of(statistics(5)[["variance"]], region_weights(GRID), CELLS)
+                  .label(channel="sp")])  # fmt: skip
+    whole.save(tmp_path / "sums.zarr")
+    loaded = Sums.load(tmp_path / "sums.zarr")
+    for key in whole.keys:
+        expected = whole.mean(key, over=())
+        found = loaded.mean(key, over=()).reindex_like(expected)
+        xr.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+def test_missing_sums_are_an_error(tmp_path):
+    with pytest.raises(StoreError, match="no sums"):
+        Sums.load(tmp_path / "nothing.zarr")
+    with pytest.raises(InputError, match="'bias' was not summed, found crps_fair"):
+        parts()[0].mean("bias")
+
+
+def test_a_sample_of_weight_zero_has_no_say_even_where_it_is_missing():
+    values = statistics()[["crps_fair"]].copy(deep=True)
+    values.crps_fair[:, :, :4] = np.nan
+    south = Sums.of(values, region_weights(GRID, {"south": Band(-90, 0)}), CELLS)
+    assert np.isfinite(south.mean("crps_fair")).all()
+    globe = Sums.of(values, region_weights(GRID, {"globe": Band(-90, 90)}), CELLS)
+    assert np.isnan(globe.mean("crps_fair")).all()
+
+
+def test_no_weight_is_no_value():
+    values = statistics()[["crps_fair"]]
+    nowhere = xr.zeros_like(values.crps_fair.isel(init_time=0, lead_time=0, drop=True))
+    assert np.isnan(Sums.of(values, nowhere, CELLS).mean("crps_fair")).all()
+
+
+def test_regions_share_the_globe_and_weigh_one():
+    weights = region_weights(GRID)
+    total = weights.sum(CELLS)
+    assert float(total.sel(region="globe")) == pytest.approx(1.0)
+    assert float(total.sel(region=list(REGIONS)[1:]).sum()) == pytest.approx(1.0)
+    cells = xr.DataArray(np.zeros((3, 4)), dims=("y", "x"))
+    assert float(equal_weights(cells).sum()) == pytest.approx(1.0)
+
+
+def test_a_region_without_a_point_of_the_grid_is_refused():
+    with pytest.raises(InputError, match="'sliver' holds no latitude"):
+        region_weights(GRID, {"sliver": Band(1.0, 2.0)})
+
+
+def test_score_is_a_function_of_means():
+    sums = merge(parts())
+    np.testing.assert_allclose(RMSE.of(sums) ** 2, sums.mean("squared_error"))
+    assert CRPS_FAIR.of(sums).attrs["estimator"] == "fair"
+    assert "init_time" in CRPS_FAIR.of(sums, over=()).dims
+    assert "init_time" not in CRPS_FAIR.of(sums).dims
