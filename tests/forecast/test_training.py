@@ -15,7 +15,7 @@ from tests.forecast.conftest import CHANNELS, TIMESTEP, config, seeded_network
 
 PHASES = (
     Phase(1, 6, 1e-2, warmup=2),
-    Phase(2, 4, 1e-3, loss="amplitude-preserving", warmup=2),
+    Phase(2, 4, 1e-3, loss="variance-keeping", warmup=2, lead_decay=0.0),
 )
 REGIME = Regime(seed=1, validate_every=3, validation_cases=4, save_every=2)
 
