@@ -34,7 +34,7 @@ from scoring.regions import REGIONS, Band, equal_weights, region_weights
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
 from scoring.sums import Sums, merge
 
-_MOST_BINS = 51
+_MOST_BINS = 20
 _ERRORS = (CRPS(STANDARD), MeanError(), AbsoluteError(), SquaredError())
 _SPREADS = (Variance(), ExpectedSquaredError(), UnbiasedSquaredError())
 _ANOMALIES = (AnomalyProduct(), SquaredForecast(), SquaredTruth())
@@ -180,7 +180,8 @@ def _parts(
     for block in pair.blocks(settings.memory):
         members, truth = pair.read(block)
         summed = _Summing(weights, settings, pair.forecast.init_time.values[block.init], block)
-        means = _means(references, block, pair)
+        climate = _climate(references.climatology, pair, block)
+        means = None if climate is None else climate["mean"]
         if members.sizes["number"] > 1:
             statistics = _of_ensemble(pair.forecast.sizes["number"], members, structured)
             yield from summed.of("ensemble", statistics, members, truth, means)
@@ -191,9 +192,8 @@ def _parts(
         persisted = _persisted(pair, references, block, control)
         if persisted is not None:
             yield from summed.of("persistence", _ERRORS, persisted, truth, means)
-        if references.climatology is not None:
-            quantiles = _climate(references.climatology, pair, block, "")
-            yield from summed.of("climatology", _ERRORS, quantiles, truth, None)
+        if climate is not None:
+            yield from summed.of("climatology", _ERRORS, climate["members"], truth, None)
 
 
 def _control(members: xr.DataArray) -> xr.DataArray | None:
@@ -283,24 +283,20 @@ class _Summing:
         return sums.label(forecast=forecast, channel=self.block.channel, init_time=self.init_time)
 
 
-def _means(references: References, block: Block, pair: Verification) -> xr.DataArray | None:
-    """Climatological mean at the block's valid times, (lead_time, *cells)."""
-    if references.climatology is None:
-        return None
-    return _climate(references.climatology, pair, block, "_mean")
-
-
 def _climate(
-    climatology: Climatology, pair: Verification, block: Block, suffix: str
-) -> xr.DataArray:
-    """One variable of a climatology at the block's valid times, (lead_time, [number,] *cells)."""
+    climatology: Climatology | None, pair: Verification, block: Block
+) -> xr.Dataset | None:
+    """`members` and `mean` at the block's valid times, (lead_time, [number,] *cells)."""
+    if climatology is None:
+        return None
     times = pair.valid_times()[block.init, block.leads]
-    array = climatology.at(times, (block.channel,))[block.channel + suffix]
+    found = climatology.at(times, (block.channel,))
+    found = found.rename({block.channel: "members", f"{block.channel}_mean": "mean"})
+    found = found[["members", "mean"]].rename(time="lead_time").reset_coords(drop=True)
     cells = pair.cells()
-    array = array.rename(time="lead_time").reset_coords(drop=True)
     coordinates = {dim: cells[dim] for dim in pair.cell_dims}
     coordinates["lead_time"] = pair.forecast.lead_time[block.leads]
-    return array.assign_coords(coordinates)
+    return found.assign_coords(coordinates)
 
 
 def _persisted(

@@ -272,11 +272,10 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     """
     if len(paths) == 1 and _is_store(Path(paths[0])):
         try:
-            # Our own store lists its channels in order there; others may have none.
-            listed_at_root = '"consolidated_metadata"' in (Path(paths[0]) / "zarr.json").read_text()
-            return xr.open_zarr(
-                paths[0], consolidated=listed_at_root, chunks=None, decode_timedelta=True
-            )
+            # Our own store lists its channels in order; without a list any order may come.
+            ordered = '"consolidated_metadata"' in (Path(paths[0]) / "zarr.json").read_text()
+            store = xr.open_zarr(paths[0], consolidated=ordered, chunks=None, decode_timedelta=True)
+            return store if ordered else store[sorted(store.data_vars)]
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"{paths[0]}: cannot be opened: {error}") from error
     by_channel: dict[str, list[xr.DataArray]] = {}
