@@ -1,6 +1,7 @@
 """Ensemble CRPS side by side with peers, on one machine, in one run.
 
-``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python benchmarks/scoring.py``
+``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -P benchmarks/scoring.py``
+(``-P``: a script of this name would hide the package `scoring`.)
 
 Every implementation gets the same float32 ensemble in the layout it likes best, on one thread, and
 the shortest of a few runs counts. Peers that are not installed are named and left out. Memory is
