@@ -26,6 +26,7 @@ from scoring.rank import Rank
 from scoring.statistic import Statistic, evaluate_arrays
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+MOST_PAIRWISE = 100  # its memory goes with the square of the members
 FAMILY = (
     CRPS(FAIR), CRPS(STANDARD), Variance(), SquaredError(), AbsoluteError(), Quantiles(), Rank(),
     IntervalHits(),
@@ -60,11 +61,12 @@ def _peers(members: np.ndarray, first: np.ndarray, truth: np.ndarray) -> Iterato
     try:
         import scoringrules
 
-        options = {"estimator": "fair", "backend": "numpy"}
-        yield (
-            "scoringrules, numpy", "fair",
-            lambda: scoringrules.crps_ensemble(truth, members, **options),
-        )  # fmt: skip
+        pairwise = {"estimator": "fair", "backend": "numpy"}
+        if members.shape[-1] <= MOST_PAIRWISE:
+            yield (
+                "scoringrules, numpy, pairwise", "fair",
+                lambda: scoringrules.crps_ensemble(truth, members, **pairwise),
+            )  # fmt: skip
         compiled = {"estimator": "pwm", "backend": "numba"}
         yield (
             "scoringrules, numba", "fair (pwm)",
