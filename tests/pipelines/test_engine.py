@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import xskillscore
 
 from data.errors import MyriadError, RunError, StoreError
 from pipelines import engine
@@ -19,6 +20,7 @@ from pipelines.experiment import read_experiment
 from pipelines.plan import Plan, make_plan
 from pipelines.replay import replay
 from pipelines.store import Store, open_store
+from scoring.crps import CRPS, STANDARD
 from tests.conftest import World
 
 WORKERS = 2
@@ -63,6 +65,15 @@ def test_members_differ_and_pairs_lie_about_the_control(finished: Plan) -> None:
     quantum = start.t850.attrs["quantum"]
     assert np.abs(plus - control).max() > 10 * quantum
     np.testing.assert_allclose(plus + minus, 2 * control, atol=2 * quantum)
+
+
+def test_xskillscore_on_the_store_agrees_with_our_standard_estimator(finished: Plan) -> None:
+    with xr.open_zarr(finished.path) as dataset:
+        forecast = dataset.t850.load()
+    truth = forecast.isel(number=0, drop=True) + 1.5
+    expected = xskillscore.crps_ensemble(truth, forecast, member_dim="number", dim=[])
+    found = CRPS(STANDARD)(forecast, truth)
+    np.testing.assert_allclose(found.values, expected.transpose(*found.dims).values, atol=1e-4)
 
 
 def test_a_second_run_computes_nothing(finished: Plan) -> None:
