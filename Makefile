@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test test-all lint clean
 
 help:
-	@echo "make demo      run, score, calibrate and report a small ensemble (under 3 minutes)"
+	@echo "make demo      run, score, calibrate and report a small ensemble"
 	@echo "make test      the tests; set MYRIAD_REAL_DATA to a folder of real data to run those too"
 	@echo "make test-all  the tests, slow ones included"
 	@echo "make lint      check style and formatting"

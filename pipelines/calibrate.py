@@ -249,7 +249,7 @@ class _Run:
         values = interval_statistics(quantiles, truth, self.settings.intervals)
         usable = truth.notnull() & both.isel(quantile=0, drop=True).notnull()
         sums = Sums.of(values, self.weights * usable, self.pair.cell_dims)
-        return sums.label(channel=name, stage=stage)
+        return sums.label({"channel": name, "stage": stage})
 
     def coverage(self, sums: Sums) -> xr.Dataset:
         """What the judged dates say, before and after."""

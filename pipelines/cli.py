@@ -79,7 +79,8 @@ def member(experiment: Path, init_time: str, number: int, output: Path) -> None:
     from pipelines.experiment import read_experiment
     from pipelines.replay import replay
 
-    click.echo(replay(read_experiment(experiment), np.datetime64(init_time, "s"), number, output))
+    replay(read_experiment(experiment), np.datetime64(init_time, "s"), number, output)
+    click.echo(output)
 
 
 @main.command()

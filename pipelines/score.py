@@ -280,7 +280,8 @@ class _Summing:
         return self._labelled(Sums.of(values, weights, cells), forecast)
 
     def _labelled(self, sums: Sums, forecast: str) -> Sums:
-        return sums.label(forecast=forecast, channel=self.block.channel, init_time=self.init_time)
+        labels = {"forecast": forecast, "channel": self.block.channel, "init_time": self.init_time}
+        return sums.label(labels)
 
 
 def _climate(

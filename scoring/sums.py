@@ -69,7 +69,7 @@ class Sums:
         """Keys of the statistics summed, in alphabetical order."""
         return tuple(sorted(self.totals))
 
-    def label(self, **labels: object) -> Sums:
+    def label(self, labels: Mapping[str, object]) -> Sums:
         """The same sums with more labels, each a new dimension of length 1."""
         totals = {key: _labelled(total, labels) for key, total in self.totals.items()}
         weights = {key: _labelled(weight, labels) for key, weight in self.weights.items()}

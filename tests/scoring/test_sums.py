@@ -35,7 +35,7 @@ def statistics(seed: int = 0) -> xr.Dataset:
 def parts() -> list[Sums]:
     values, weights = statistics(), region_weights(GRID)
     return [
-        Sums.of(values.isel(init_time=[i], lead_time=[j]), weights, CELLS).label(channel=name)
+        Sums.of(values.isel(init_time=[i], lead_time=[j]), weights, CELLS).label({"channel": name})
         for i in range(3)
         for j in range(2)
         for name in ("z500", "t850")
@@ -76,7 +76,7 @@ def test_adding_the_same_samples_twice_does_not_change_the_mean():
 
 def test_sums_survive_a_save_and_load(tmp_path):
     whole = merge([*parts(), Sums.of(statistics(5)[["variance"]], region_weights(GRID), CELLS)
-                  .label(channel="sp")])  # fmt: skip
+                  .label({"channel": "sp"})])  # fmt: skip
     whole.save(tmp_path / "sums.zarr")
     loaded = Sums.load(tmp_path / "sums.zarr")
     for key in whole.keys:
