@@ -73,8 +73,8 @@ class NatureSettings:
     seed: int = 2001
     evaluation_days: int = 60
     twin_spinup_days: int = 20
-    gain: float = 0.3
-    noise: float = 0.15
+    gain: float = 0.1
+    noise: float = 0.22
     truncation: int = 42
     coarse_spinup_days: int = 200
     fine_spinup_days: int = 30
