@@ -9,6 +9,7 @@
 | 6 | `StoreError` | the store is of another experiment, damaged, or cannot be written |
 | 7 | `RunError` | units of work failed; what was finished is kept |
 | 8 | `MissingExtraError` | an optional dependency is needed; the message names the extra |
+| 130, 143 | | stopped by Ctrl-C (SIGINT) or SIGTERM; what was finished is kept |
 """
 
 

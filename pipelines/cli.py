@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +31,38 @@ _WORKERS = click.option(
 _EXPERIMENT = click.argument("experiment", type=_FILE)
 
 
+_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
 class _Command(click.Group):
     """Ends with the documented code and one line where an error is meant for the user."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _stopped_by_terminate():
+                return super().invoke(context)
         except MyriadError as error:
             click.echo(f"myriad: {error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt as stop:
+            [number] = stop.args or (signal.SIGINT,)
+            kept = "what was finished is kept, the same command goes on from there"
+            click.echo(f"myriad: stopped by {signal.Signals(number).name}; {kept}", err=True)
+            sys.exit(128 + number)
+
+
+@contextmanager
+def _stopped_by_terminate() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that workers end and locks are let go."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Command)
@@ -71,10 +98,10 @@ def _cores() -> int:
 
 @main.command()
 @_EXPERIMENT
-@click.option("--init-time", "init_time", required=True, help="For example 2006-01-05T00.")
+@click.option("--init-time", type=_TIME, required=True, help="For example 2006-01-05T00.")
 @click.option("--number", type=click.IntRange(0), required=True, help="0 is the control.")
 @click.option("--output", type=_FILE, required=True, help="NetCDF file to write.")
-def member(experiment: Path, init_time: str, number: int, output: Path) -> None:
+def member(experiment: Path, init_time: datetime, number: int, output: Path) -> None:
     """Forecast one member of an EXPERIMENT alone, equal to the stored one bit for bit."""
     from pipelines.experiment import read_experiment
     from pipelines.replay import replay

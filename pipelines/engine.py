@@ -131,7 +131,8 @@ def _compute_on_worker(unit: Unit) -> str:
 
 def _compute_all(plan: Plan, todo: list[Unit], workers: int, quiet: bool) -> dict[str, str]:
     """Run the units on a cluster of processes; returns the reasons of those that failed."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "asyncio"):  # an interrupt makes both print what it cut short
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     failed: dict[str, str] = {}
     total = sum(len(unit.numbers) for unit in todo) * plan.steps
     with (

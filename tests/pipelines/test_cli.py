@@ -177,6 +177,17 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in result.output
 
 
+def test_an_init_time_that_is_no_time_is_a_wrong_command_line(
+    world: World, tmp_path: Path
+) -> None:
+    result = myriad(
+        "member", world.experiment("tiny"), "--init-time", "yesterday", "--number", 1,
+        "--output", tmp_path / "member.nc",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "yesterday" in result.stderr
+
+
 def test_a_member_that_does_not_exist_is_named(world: World, tmp_path: Path) -> None:
     result = myriad(
         "member", world.experiment("tiny"), "--init-time", "2006-01-02T00", "--number", 99,

@@ -192,6 +192,24 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
     assert digests(path) == digests(finished.path)
 
 
+def test_a_stopped_run_says_so_and_goes_on_later(world: World, finished: Plan) -> None:
+    """SIGTERM to the run alone, as a scheduler of jobs sends it."""
+    runs = world.runs / "stopped"
+    myriad = Path(sys.executable).with_name("myriad")
+    command = [myriad, "run", world.experiment(), "--runs", runs, "--workers", "2"]
+    path = runs / "tiny" / "forecast.zarr"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while process.poll() is None and not list((path / "completed" / "units").glob("*.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.decode().splitlines()[-1].startswith("myriad: stopped by SIGTERM")
+    assert "Traceback" not in errors.decode()
+    subprocess.run(command, check=True, capture_output=True)
+    assert digests(path) == digests(finished.path)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
