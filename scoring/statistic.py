@@ -33,11 +33,7 @@ class Statistic(ABC):
     @property
     def key(self) -> str:
         """Name made of the class and of all its parameters, fit for a variable of a store."""
-        words = _words(self)
-        if len(words) <= _LONGEST_KEY:
-            return words
-        digest = blake2b(words.encode(), digest_size=4).hexdigest()
-        return f"{_snake(type(self).__name__)}_{digest}"
+        return key_of(self)
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -253,6 +249,18 @@ def _structure(forecast: xr.DataArray, member_dim: str) -> Structure:
     if groups.shape != structure.groups.shape or pairs.shape != structure.pairs.shape:
         return structure
     return Structure(groups, pairs)
+
+
+def key_of(parameters: object) -> str:
+    """Name made of the class of a dataclass and of all its fields, fit for a variable of a store.
+
+    Names beyond 80 characters end in a digest of what they stand for.
+    """
+    words = _words(parameters)
+    if len(words) <= _LONGEST_KEY:
+        return words
+    digest = blake2b(words.encode(), digest_size=4).hexdigest()
+    return f"{_snake(type(parameters).__name__)}_{digest}"
 
 
 def _words(value: object) -> str:
