@@ -75,10 +75,11 @@ class AmplitudePreservingError:
 
 
 class VarianceError:
-    """Squared difference of the area variances of forecast and truth, relative to the truth's.
+    """Squared difference of the eddy variances of forecast and truth, relative to the truth's.
 
     Its optimum is the expected variance, so that long rollouts neither lose nor gain any; of
-    where things are it says nothing. Variance is around the climatological mean.
+    where things are it says nothing. Eddies are departures from the zonal mean: they are what a
+    forecaster damps first, and in the variance of a whole field the zonal means hide them.
 
     Parameters
     ----------
@@ -95,7 +96,8 @@ class VarianceError:
 
     def _variance(self, fields: torch.Tensor) -> torch.Tensor:
         """(..., channel)."""
-        return (fields.square() * self._weights).sum((-2, -1))
+        eddies = fields - fields.mean(-1, keepdim=True)
+        return (eddies.square() * self._weights).sum((-2, -1))
 
 
 class AlmostFairCRPS:

@@ -101,10 +101,13 @@ def test_gradients_are_finite_where_forecast_and_truth_agree():
         assert torch.isfinite(forecast.grad).all()
 
 
-def test_variance_error_is_the_squared_relative_difference_of_area_variances():
+def test_variance_error_is_the_squared_relative_difference_of_eddy_variances():
     truth = draw(3, 2, seed=1)
+    shifted = truth + draw(3, 2, seed=2).mean(-1, keepdim=True)
+    assert float(VarianceError(GRID)(shifted[None], truth)) == pytest.approx(0, abs=1e-10)
     assert float(VarianceError(GRID)(truth.flip(-1)[None], truth)) == pytest.approx(0, abs=1e-10)
-    expected = (truth.square().double().numpy() * GRID.area_weights).sum((-2, -1))
+    eddies = (truth - truth.mean(-1, keepdim=True)).double().numpy()
+    expected = (eddies**2 * GRID.area_weights).sum((-2, -1))
     relative = 3 * expected / expected.mean(0)
     found = float(VarianceError(GRID)(2 * truth[None], truth))
     assert found == pytest.approx((relative**2).mean(), rel=1e-4)
