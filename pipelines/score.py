@@ -30,7 +30,7 @@ from scoring.moments import (
 )
 from scoring.quantiles import IntervalHits
 from scoring.rank import Outlier, RankHistogram
-from scoring.regions import REGIONS, Band, equal_weights, region_weights
+from scoring.regions import REGIONS, Region, equal_weights, region_weights
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
 from scoring.sums import Sums, merge
 
@@ -49,7 +49,7 @@ class ScoreSettings:
     ----------
     channels : tuple of str
         What to score; everything in the forecast if empty.
-    regions : mapping of str to Band
+    regions : mapping of str to Region
         Of a global grid; the first one heads every table.
     missing : Missing
         `PROPAGATE` (default) or `OMIT`.
@@ -62,7 +62,7 @@ class ScoreSettings:
     """
 
     channels: tuple[str, ...] = ()
-    regions: Mapping[str, Band] = field(default_factory=lambda: dict(REGIONS))
+    regions: Mapping[str, Region] = field(default_factory=lambda: dict(REGIONS))
     missing: Missing = PROPAGATE
     mask: xr.DataArray | None = None
     memory: int = 2**27

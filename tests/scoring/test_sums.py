@@ -117,7 +117,7 @@ def test_regions_share_the_globe_and_weigh_one():
 
 
 def test_a_region_without_a_point_of_the_grid_is_refused():
-    with pytest.raises(InputError, match="'sliver' holds no latitude"):
+    with pytest.raises(InputError, match="'sliver' holds no point"):
         region_weights(GRID, {"sliver": Band(1.0, 2.0)})
 
 
