@@ -1,8 +1,8 @@
 """What the shipped checkpoints can do: speed on one core, errors, and variance in long rollouts.
 
-``python benchmarks/checkpoints.py [ARCHIVE]``: forecasts from the truth at every tenth init time of an
-archive's evaluation stretches (those of `myriad nature`; by default the shipped sample). Errors
-are area means over all of them, in standard deviations; the change of variance is that of a field's
+``python benchmarks/checkpoints.py [ARCHIVE]``: forecasts from the truth at every tenth init time of
+an archive's evaluation stretches (of `myriad nature`; by default the shipped sample). Errors are
+area means over all of them, in standard deviations; the change of variance is that of a field's
 area variance, beside the truth's on the same dates.
 """
 
