@@ -1,0 +1,104 @@
+"""Probability forecasts of events, gathered by distinct probability.
+
+Reliability, discrimination and value of probability forecasts are all functions of one table: how
+often each probability was forecast, with and without the event. The table is a mean, so it merges
+over dates and workers like every other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from data.errors import InputError
+from scoring.statistic import Statistic
+from scoring.tile import Tile
+
+
+@dataclass(frozen=True)
+class JointDistribution(Statistic):
+    """Joint distribution of forecast probability and event (Murphy and Winkler, 1987,
+    doi:10.1175/1520-0493(1987)115<1330:AGFFFV>2.0.CO;2).
+
+    The event is to exceed a threshold, the forecast probability is k / M when k of the M members
+    exceed it. For thresholds that differ between cells give forecast and truth less the
+    threshold, and the threshold 0. One cell takes 2 (`steps` + 1) numbers for each threshold.
+
+    Parameters
+    ----------
+    thresholds : tuple of float
+        In the unit of the forecast.
+    steps : int
+        Probabilities are kept in steps of ``1 / steps``, the nearest one: exactly where `steps`
+        is M or a multiple of it, so that ensembles of different size can be merged.
+
+    Raises
+    ------
+    InputError
+        If there is no threshold or no step.
+    """
+
+    thresholds: tuple[float, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not self.thresholds or self.steps < 1:
+            raise InputError(
+                f"events need thresholds and at least one step of probability, found "
+                f"{self.thresholds} and {self.steps}"
+            )
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Thresholds; 0 and 1 for no event and event; forecast probabilities."""
+        return {
+            "threshold": np.array(self.thresholds, float),
+            "event": np.arange(2),
+            "probability": np.arange(self.steps + 1) / self.steps,
+        }
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, threshold, event, probability): 1 where the case belongs and 0 elsewhere."""
+        cells = np.arange(tile.truth.size)
+        table = np.zeros((cells.size, len(self.thresholds), 2, self.steps + 1))
+        for place, threshold in enumerate(self.thresholds):
+            deviation = np.asarray(threshold, tile.deviations.dtype) - tile.truth
+            exceeding = tile.size - tile.count_not_above(deviation)
+            step = (2 * exceeding * self.steps + tile.size) // (2 * tile.size)
+            table[cells, place, (deviation < 0).astype(int), step] = 1.0
+        return table
+
+
+def joint_distribution(
+    probability: xr.DataArray, event: xr.DataArray, weights: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Joint distribution of any probabilities and events, (event, probability), summing to 1.
+
+    Parameters
+    ----------
+    probability : xarray.DataArray
+        Forecast probabilities, 0 to 1, any dimensions; every distinct value is kept.
+    event : xarray.DataArray
+        bool, 0 or 1; broadcast against `probability`.
+    weights : xarray.DataArray, optional
+        Of the cases; equal by default. A case without probability or event is left out.
+
+    Raises
+    ------
+    InputError
+        If a probability lies outside 0 to 1.
+    """
+    weights = xr.ones_like(probability, float) if weights is None else weights
+    arrays = xr.broadcast(probability, event.astype(float), weights)
+    chance, outcome, weight = (array.values.ravel() for array in arrays)
+    known = ~(np.isnan(chance) | np.isnan(outcome))
+    chance, outcome, weight = chance[known], outcome[known], weight[known]
+    if ((chance < 0) | (chance > 1)).any():
+        raise InputError(f"probabilities reach from {chance.min():g} to {chance.max():g}")
+    distinct, place = np.unique(chance, return_inverse=True)
+    yes = np.bincount(place, weight * outcome, distinct.size)
+    no = np.bincount(place, weight * (1 - outcome), distinct.size)
+    table = np.stack([no, yes]) / weight.sum()
+    return xr.DataArray(table, {"event": [0, 1], "probability": distinct}, ("event", "probability"))
