@@ -138,7 +138,7 @@ def evaluate(
         forecast = forecast.expand_dims(member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
-    target = _matched(truth, cells)
+    target = matched(truth, cells)
     arrays = evaluate_arrays(
         statistics,
         forecast.values,
@@ -228,8 +228,14 @@ def _check_members(statistics: Sequence[Statistic], members: int) -> None:
             )
 
 
-def _matched(truth: xr.DataArray, cells: xr.DataArray) -> xr.DataArray:
-    """`truth` broadcast and transposed to the dimensions of `cells`."""
+def matched(truth: xr.DataArray, cells: xr.DataArray) -> xr.DataArray:
+    """`truth` broadcast and transposed to the dimensions of `cells`.
+
+    Raises
+    ------
+    InputError
+        If it has other dimensions, or other coordinates along them.
+    """
     surplus = [dim for dim in truth.dims if dim not in cells.dims]
     if surplus:
         raise InputError(f"truth has dimensions {surplus} that the forecast has not: {cells.dims}")
