@@ -75,6 +75,21 @@ class Sums:
         weights = {key: _labelled(weight, labels) for key, weight in self.weights.items()}
         return Sums(totals, weights)
 
+    def sel(self, labels: Mapping[str, object]) -> Sums:
+        """The sums at these labels; a dimension with one label is dropped.
+
+        Raises
+        ------
+        InputError
+            If a label is not there.
+        """
+        try:
+            totals = {key: total.sel(labels, drop=True) for key, total in self.totals.items()}
+            weights = {key: weight.sel(labels, drop=True) for key, weight in self.weights.items()}
+        except KeyError as error:
+            raise InputError(f"sums have no {dict(labels)}: {error}") from error
+        return Sums(totals, weights)
+
     def mean(self, key: str, over: Sequence[str] = ("init_time",)) -> xr.DataArray:
         """Weighted mean of a statistic, summed over the dimensions `over` first.
 
