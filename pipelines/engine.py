@@ -29,6 +29,10 @@ _SCHEDULER = {
     "distributed.scheduler.allowed-failures": 3,
     "distributed.comm.timeouts.connect": "60s",
     "distributed.logging.distributed": "error",
+    # Dask's default trims freed memory at once. A network frees its fields at every step, and to
+    # fetch them back from the system, page by page, takes as long as its arithmetic.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28,
 }
 
 
