@@ -18,6 +18,38 @@ from scoring.statistic import Statistic
 from scoring.tile import Structure, Tile, rank_weights
 
 
+class Sample(Protocol):
+    """What an estimator asks of members: a tile, or a function of its members.
+
+    Arrays are (cell,), or (cell, threshold) where the function has a parameter.
+    """
+
+    @property
+    def size(self) -> int | np.ndarray:
+        """Number of members, M; an array where cells differ."""
+        ...
+
+    @property
+    def structure(self) -> Structure:
+        """Which members depend on each other."""
+        ...
+
+    @property
+    def mean_absolute_error(self) -> np.ndarray:
+        """S = mean_i |d_i|, float64."""
+        ...
+
+    @property
+    def difference_sum(self) -> np.ndarray:
+        """T = sum_ij |d_i - d_j|, float64."""
+        ...
+
+    @property
+    def centred(self) -> np.ndarray:
+        """Members in their own order along a last axis."""
+        ...
+
+
 class Estimator(Protocol):
     """How the spread of the members enters the score."""
 
@@ -31,8 +63,8 @@ class Estimator(Protocol):
         """Fewest members it is defined for."""
         ...
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """c G, the mean absolute difference to halve and take off, (cell,)."""
+    def spread(self, sample: Sample) -> np.ndarray:
+        """c G, the mean absolute difference to halve and take off."""
         ...
 
 
@@ -44,9 +76,9 @@ class Standard:
     name: ClassVar[str] = "standard"
     minimum_members: ClassVar[int] = 1
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """(cell,)"""
-        return tile.difference_sum / tile.size**2
+    def spread(self, sample: Sample) -> np.ndarray:
+        """(cell, ...)"""
+        return sample.difference_sum / sample.size**2
 
 
 @dataclass(frozen=True)
@@ -57,9 +89,9 @@ class Fair:
     name: ClassVar[str] = "fair"
     minimum_members: ClassVar[int] = 2
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """(cell,)"""
-        return tile.difference_sum / (tile.size * (tile.size - 1))
+    def spread(self, sample: Sample) -> np.ndarray:
+        """(cell, ...)"""
+        return sample.difference_sum / (sample.size * (sample.size - 1))
 
 
 @dataclass(frozen=True)
@@ -80,9 +112,9 @@ class AlmostFair:
         """With the value of alpha."""
         return f"almost fair {self.alpha:g}"
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """(cell,)"""
-        return (1 - (1 - self.alpha) / tile.size) * FAIR.spread(tile)
+    def spread(self, sample: Sample) -> np.ndarray:
+        """(cell, ...)"""
+        return (1 - (1 - self.alpha) / sample.size) * FAIR.spread(sample)
 
 
 @dataclass(frozen=True)
@@ -104,9 +136,9 @@ class SubEnsemble:
         """With the size."""
         return f"expected for {self.size} members"
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """(cell,)"""
-        return (1 - 1 / self.size) * FAIR.spread(tile)
+    def spread(self, sample: Sample) -> np.ndarray:
+        """(cell, ...)"""
+        return (1 - 1 / self.size) * FAIR.spread(sample)
 
 
 @dataclass(frozen=True)
@@ -125,24 +157,24 @@ class Stratified:
     name: ClassVar[str] = "stratified"
     minimum_members: ClassVar[int] = 2
 
-    def spread(self, tile: Tile) -> np.ndarray:
-        """(cell,)"""
-        centred = tile.centred
-        total = tile.difference_sum.copy()
-        for members in _groups(tile.structure):
-            partners = _partners(tile.structure, members)
-            group = np.sort(centred[:, members], axis=1).astype(np.float64)
+    def spread(self, sample: Sample) -> np.ndarray:
+        """(cell, ...)"""
+        centred = sample.centred
+        total = sample.difference_sum.copy()
+        for members in _groups(sample.structure):
+            partners = _partners(sample.structure, members)
+            group = np.sort(centred[..., members], axis=-1).astype(np.float64)
             within = 2 * (group @ rank_weights(members.size))
-            apart = centred[:, partners[0]].astype(np.float64) - centred[:, partners[1]]
+            apart = centred[..., partners[0]].astype(np.float64) - centred[..., partners[1]]
             admissible = members.size * (members.size - 1) - 2 * len(partners[0])
             if admissible == 0:
                 raise InputError(
                     f"the stratified CRPS needs two independent members in every group, found "
                     f"members {members.tolist()} (by position) alone or only paired"
                 )
-            allowed = within - 2 * np.abs(apart).sum(axis=1)
+            allowed = within - 2 * np.abs(apart).sum(axis=-1)
             total += members.size**2 / admissible * allowed - within
-        return total / tile.size**2
+        return total / sample.size**2
 
 
 STANDARD = Standard()
@@ -188,4 +220,44 @@ class CRPS(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
-        return tile.mean_absolute_error - self.estimator.spread(tile) / 2
+        return kernel_score(tile, self.estimator)
+
+
+@dataclass(frozen=True)
+class ExpectedCRPS(Statistic):
+    """Expected standard CRPS of ensembles of several sizes drawn from the members without
+    replacement, S - (1 - 1/m) G / 2 (Ferro, Richardson and Weigel, 2008, doi:10.1002/met.45).
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        m, at least 1; beyond M it is the score expected of a larger ensemble.
+
+    Raises
+    ------
+    InputError
+        If there is no size, or one below 1.
+    """
+
+    sizes: tuple[int, ...]
+    minimum_members: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise InputError(f"sizes of ensembles are 1 or more, found {self.sizes}")
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The sizes."""
+        return {"size": np.array(self.sizes)}
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, size)"""
+        share = 1 - 1 / np.array(self.sizes)
+        return tile.mean_absolute_error[:, None] - np.outer(FAIR.spread(tile), share) / 2
+
+
+def kernel_score(sample: Sample, estimator: Estimator) -> np.ndarray:
+    """S - c G / 2: the score of the members, or of a function of members and truth (Gneiting and
+    Raftery, 2007, doi:10.1198/016214506000001437, section 5)."""
+    return sample.mean_absolute_error - estimator.spread(sample) / 2

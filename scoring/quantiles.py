@@ -82,7 +82,9 @@ class Quantiles(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, quantile)"""
-        return _deviations(tile, np.array(self.levels), self.definition) + tile.truth[:, None]
+        return (
+            quantile_deviations(tile, np.array(self.levels), self.definition) + tile.truth[:, None]
+        )
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class IntervalHits(Statistic):
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, level)"""
         levels = np.array(self.levels)
-        low = _deviations(tile, (1 - levels) / 2, self.definition)
-        high = _deviations(tile, (1 + levels) / 2, self.definition)
+        low = quantile_deviations(tile, (1 - levels) / 2, self.definition)
+        high = quantile_deviations(tile, (1 + levels) / 2, self.definition)
         return ((low <= 0) & (high >= 0)).astype(np.float64)
 
 
@@ -159,13 +161,12 @@ def check_levels(levels: Sequence[float]) -> None:
         raise InputError(f"quantile levels must increase, found {tuple(levels)}")
 
 
-def _deviations(tile: Tile, levels: np.ndarray, definition: Definition) -> np.ndarray:
+def quantile_deviations(tile: Tile, levels: np.ndarray, definition: Definition) -> np.ndarray:
     """Quantiles of the members minus truth, (cell, level), float64."""
     position = np.clip(definition.position(levels, tile.size), 0, tile.size - 1)
     lower = np.floor(position).astype(int)
-    upper = np.minimum(lower + 1, tile.size - 1)
-    low = tile.deviations[:, lower].astype(np.float64)
-    return low + (position - lower) * (tile.deviations[:, upper] - low)
+    low, high = tile.ordered(lower), tile.ordered(np.minimum(lower + 1, tile.size - 1))
+    return low + (position - lower) * (high - low)
 
 
 def quantile_score(quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:

@@ -16,8 +16,7 @@ class Rank(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
-        zero = np.zeros(tile.truth.shape, tile.deviations.dtype)
-        return (tile.count_below(zero) + tile.count_not_above(zero)) / 2
+        return (tile.origin.below[:, 0] + tile.origin.not_above[:, 0]) / 2
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,9 @@ class RankHistogram(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, bin), summing to 1 over bins."""
-        zero = np.zeros(tile.truth.shape, tile.deviations.dtype)
         scale = self.bins / (tile.size + 1)
-        low = tile.count_below(zero)[:, None] * scale
-        high = (tile.count_not_above(zero)[:, None] + 1) * scale
+        low = tile.origin.below * scale
+        high = (tile.origin.not_above + 1) * scale
         edges = np.clip(np.arange(self.bins + 1), low, high)
         return np.diff(edges, axis=1) / (high - low)
 
@@ -59,6 +57,5 @@ class Outlier(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
-        above = tile.deviations[:, 0] > 0
-        below = tile.deviations[:, -1] < 0
-        return (above | below).astype(np.float64)
+        ends = tile.ordered(np.array([0, tile.size - 1]))
+        return ((ends[:, 0] > 0) | (ends[:, 1] < 0)).astype(np.float64)

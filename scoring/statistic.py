@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b
@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from scoring.thresholds import Reference, matched
 from scoring.tile import Structure, Tile, three_axes, tiles
 
 _LONGEST_KEY = 80
@@ -40,18 +41,27 @@ class Statistic(ABC):
         """Names and coordinates of the axes that follow the cell's; none by default."""
         return {}
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Fields that it compares with, to be given to `evaluate`; none by default."""
+        return ()
+
     @abstractmethod
     def of_tile(self, tile: Tile) -> np.ndarray:
         """Values, (cell, *labels), float64. A cell with a missing member may hold anything."""
 
     def __call__(
-        self, forecast: xr.DataArray, truth: xr.DataArray, member_dim: str = "number"
+        self,
+        forecast: xr.DataArray,
+        truth: xr.DataArray,
+        member_dim: str = "number",
+        references: Mapping[str, xr.DataArray] | None = None,
     ) -> xr.DataArray:
         """The statistic of each sample; dimensions of `forecast` less `member_dim`, plus labels.
 
         A forecast without `member_dim` is an ensemble of one.
         """
-        return evaluate((self,), forecast, truth, member_dim)[self.key]
+        return evaluate((self,), forecast, truth, member_dim, references=references)[self.key]
 
 
 class Missing(Protocol):
@@ -82,14 +92,11 @@ class Omit:
 
     def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
         """The statistic of the members there are; NaN with fewer than it needs, or no truth."""
-        present = tile.size - np.isnan(tile.deviations).sum(axis=1)
-        if (present == tile.size).all():
-            return statistic.of_tile(tile)
         shape = [axis.size for axis in statistic.labels.values()]
-        values = np.full((present.size, *shape), np.nan)
-        for count in np.unique(present[present >= statistic.minimum_members]):
-            cells = np.flatnonzero(present == count)
-            values[cells] = statistic.of_tile(tile.compress(cells, int(count)))
+        values = np.full((tile.truth.size, *shape), np.nan)
+        for cells, part in tile.parts:
+            if part.size >= statistic.minimum_members:
+                values[cells] = statistic.of_tile(part)
         return values
 
 
@@ -104,6 +111,7 @@ def evaluate(
     member_dim: str = "number",
     missing: Missing = PROPAGATE,
     threads: int = 1,
+    references: Mapping[str, xr.DataArray] | None = None,
 ) -> xr.Dataset:
     """All statistics of each sample, from one sort.
 
@@ -123,6 +131,8 @@ def evaluate(
         `PROPAGATE` (default) or `OMIT`.
     threads : int
         Tiles worked on at a time.
+    references : mapping of str to xarray.DataArray, optional
+        Climatologies that statistics name: dimensions of `truth` and `quantile`.
 
     Returns
     -------
@@ -132,13 +142,16 @@ def evaluate(
     Raises
     ------
     InputError
-        If dimensions or coordinates do not fit, or there are too few members.
+        If dimensions, coordinates or labels do not fit, a reference is not there, or there are
+        too few members.
     """
     if member_dim not in forecast.dims:
         forecast = forecast.expand_dims(member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
     target = matched(truth, cells)
+    needed = {reference for statistic in statistics for reference in statistic.references}
+    fields = {reference: reference.field(references or {}, cells) for reference in needed}
     arrays = evaluate_arrays(
         statistics,
         forecast.values,
@@ -147,7 +160,9 @@ def evaluate(
         structure=_structure(forecast, member_dim),
         missing=missing,
         threads=threads,
+        references=fields,
     )
+    _check_labels(statistics)
     variables = {}
     coordinates: dict[Hashable, object] = dict(cells.coords)
     for statistic, values in arrays.items():
@@ -165,6 +180,7 @@ def evaluate_arrays(
     structure: Structure | None = None,
     missing: Missing = PROPAGATE,
     threads: int = 1,
+    references: Mapping[Reference, np.ndarray] | None = None,
 ) -> dict[Statistic, np.ndarray]:
     """All statistics of plain arrays, from one sort.
 
@@ -184,6 +200,8 @@ def evaluate_arrays(
         `PROPAGATE` (default) or `OMIT`.
     threads : int
         Tiles worked on at a time.
+    references : mapping of Reference to numpy.ndarray, optional
+        Fields that statistics name, (*cells, level).
 
     Returns
     -------
@@ -204,13 +222,19 @@ def evaluate_arrays(
     structure = structure or Structure.independent(members)
     blocks = three_axes(forecast, axis)
     target = truth.reshape(blocks.shape[0], blocks.shape[2])
+    beside = {
+        name: np.reshape(values, (target.size, -1)) for name, values in (references or {}).items()
+    }
     results = {
         statistic: np.empty((target.size, *(axis.size for axis in statistic.labels.values())))
         for statistic in statistics
     }
 
+    def cut(share: int) -> Iterator[tuple[slice, Tile]]:
+        return tiles(blocks, target, structure, share, threads, references=beside)
+
     def work(share: int) -> None:
-        for place, tile in tiles(blocks, target, structure, share=share, shares=threads):
+        for place, tile in cut(share):
             for statistic, values in results.items():
                 values[place] = missing.of_tile(statistic, tile)
 
@@ -228,22 +252,17 @@ def _check_members(statistics: Sequence[Statistic], members: int) -> None:
             )
 
 
-def matched(truth: xr.DataArray, cells: xr.DataArray) -> xr.DataArray:
-    """`truth` broadcast and transposed to the dimensions of `cells`.
-
-    Raises
-    ------
-    InputError
-        If it has other dimensions, or other coordinates along them.
-    """
-    surplus = [dim for dim in truth.dims if dim not in cells.dims]
-    if surplus:
-        raise InputError(f"truth has dimensions {surplus} that the forecast has not: {cells.dims}")
-    try:
-        cells, truth = xr.align(cells, truth, join="exact")
-    except ValueError as error:
-        raise InputError(f"forecast and truth have different coordinates: {error}") from error
-    return truth.broadcast_like(cells).transpose(*cells.dims)
+def _check_labels(statistics: Sequence[Statistic]) -> None:
+    """Variables of one dataset share their axes."""
+    known: dict[str, tuple[Statistic, np.ndarray]] = {}
+    for statistic in statistics:
+        for name, axis in statistic.labels.items():
+            other, values = known.setdefault(name, (statistic, axis))
+            if not np.array_equal(axis, values):
+                raise InputError(
+                    f"{other.key} and {statistic.key} have different values of {name}: evaluate "
+                    "them apart"
+                )
 
 
 def _structure(forecast: xr.DataArray, member_dim: str) -> Structure:

@@ -3,21 +3,29 @@
 Every score of an ensemble that does not ask which member is which is a function of the sorted
 deviations ``d_(1) <= ... <= d_(M)`` of the members from the truth. Centring first keeps float32
 exact for fields such as geopotential (54,000 +- 60); a tile that stays in cache makes the sort
-the only cost that matters; sums are accumulated in float64.
+the only cost that matters.
+
+Sorted members are cut into blocks of about the square root of their number. One product of
+matrices gives the sum of every block in the precision of the members, short enough to lose
+nothing; blocks are added up in float64. Whatever lies beyond a threshold is then a sum over whole
+blocks and over one block that the threshold divides (`scoring/cut.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, product
+from typing import Protocol
 
 import numpy as np
 
 from data.errors import InputError
+from scoring.cut import Cut, count_not_above
 
 TILE_VALUES = 2**18
+_SLAB = 64  # members moved at a time where members are not contiguous
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,31 @@ class Structure:
         """One group and no pairs."""
         return cls(np.zeros(members, int), np.full(members, -1))
 
+    @property
+    def dependent(self) -> bool:
+        """Whether there are several groups, or pairs."""
+        return bool((self.groups != self.groups[0]).any() or (self.pairs >= 0).any())
+
+
+class Divider(Protocol):
+    """Thresholds, equal by value."""
+
+    def deviations(self, tile: Tile) -> np.ndarray:
+        """Threshold minus truth, (cell, threshold), float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth as a threshold."""
+
+    def deviations(self, tile: Tile) -> np.ndarray:
+        """(cell, 1)"""
+        return np.zeros((tile.truth.size, 1))
+
+
+TRUTH = Truth()
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -47,71 +80,156 @@ class Tile:
 
     Attributes
     ----------
-    deviations : numpy.ndarray
-        (cell, member), float32 or float64: member minus truth, ascending along members.
+    padded : numpy.ndarray
+        (cell, block * length), float32 or float64: member minus truth, ascending along members,
+        the last one repeated until the last block is full.
+    size : int
+        Number of members, M.
     truth : numpy.ndarray
         (cell,)
     source : numpy.ndarray
         (..., member): the members as they came, in their order and not centred.
     structure : Structure
         Which members depend on each other, in the order of `source`.
+    references : mapping
+        Fields that statistics compare with, by what identifies them: (cell, level).
     """
 
-    deviations: np.ndarray
+    padded: np.ndarray
+    size: int
     truth: np.ndarray
     source: np.ndarray
     structure: Structure
+    references: Mapping[Hashable, np.ndarray] = field(default_factory=dict)
+    _cuts: dict[Divider, Cut] = field(default_factory=dict, init=False, repr=False)
 
     @property
-    def size(self) -> int:
-        """Number of members, M."""
-        return self.deviations.shape[1]
+    def deviations(self) -> np.ndarray:
+        """(cell, member), float32 or float64: member minus truth, ascending along members."""
+        return self.padded[:, : self.size]
 
     @property
     def centred(self) -> np.ndarray:
         """Member minus truth in the members' own order, (cell, member), a new array."""
         return self.source.reshape(-1, self.size) - self.truth[:, None]
 
-    @cached_property
-    def _wide(self) -> np.ndarray:
-        return self.deviations.astype(np.float64)
+    @property
+    def blocks(self) -> np.ndarray:
+        """The padded deviations as (cell, block, length)."""
+        return self.padded.reshape(self.truth.size, -1, block_length(self.size))
+
+    @property
+    def basis(self) -> np.ndarray:
+        """Ones and 0, 1, ...: what the members of a block are summed with, (length, 2)."""
+        length = block_length(self.size)
+        return np.stack([np.ones(length), np.arange(length)], axis=1).astype(self.padded.dtype)
 
     @cached_property
+    def prefix(self) -> np.ndarray:
+        """Sums of d and of w d, w_i = 2i - M - 1, over the first 0, 1, ... blocks.
+
+        (block + 1, 2, cell), float64, the repeated last member included.
+        """
+        cells, number, length = self.blocks.shape
+        within = self.blocks.reshape(-1, length) @ self.basis
+        prefix = np.zeros((number + 1, 2, cells))
+        prefix[1:] = within.reshape(cells, number, 2).transpose(1, 2, 0)
+        prefix[1:, 1] *= 2
+        prefix[1:, 1] += prefix[1:, 0] * (2.0 * length * np.arange(number) - self.size + 1)[:, None]
+        for block in range(number):  # many times faster than numpy.cumsum
+            prefix[block + 1] += prefix[block]
+        return prefix
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Sums of d and of w d over all members, (2, cell), float64."""
+        width, last = self.padded.shape[1], self.padded[:, -1].astype(np.float64)
+        surplus = width - self.size
+        return self.prefix[-1] - np.outer([surplus, width * surplus], last)
+
+    @property
     def mean_error(self) -> np.ndarray:
         """Ensemble mean minus truth, (cell,), float64."""
-        return self._wide @ np.full(self.size, 1 / self.size)
+        return self.total[0] / self.size
 
     @cached_property
     def mean_absolute_error(self) -> np.ndarray:
         """S = mean_i |d_i|, (cell,), float64."""
-        return np.abs(self._wide) @ np.full(self.size, 1 / self.size)
+        return (2 * self.origin.excess[:, 0] - self.total[0]) / self.size
 
-    @cached_property
+    @property
     def difference_sum(self) -> np.ndarray:
         """T = sum_ij |d_i - d_j| = 2 sum_i (2i - M - 1) d_(i), (cell,), float64."""
-        return 2 * (self._wide @ rank_weights(self.size))
+        return 2 * self.total[1]
 
     @cached_property
     def variance(self) -> np.ndarray:
         """s^2 = sum_i (d_i - mean)^2 / (M - 1), (cell,), float64; NaN for a single member."""
         if self.size == 1:
             return np.full(self.truth.shape, np.nan)
-        anomaly = self._wide - self.mean_error[:, None]
-        return np.vecdot(anomaly, anomaly) / (self.size - 1)
+        # The median lies within a standard deviation of the mean, so little cancels below.
+        median = self.padded[:, self.size // 2]
+        square = self.padded - median[:, None]
+        np.multiply(square, square, out=square)
+        cells, number, length = self.blocks.shape
+        sums = square.reshape(-1, length) @ np.ones(length, square.dtype)
+        surplus = (self.padded.shape[1] - self.size) * square[:, -1].astype(np.float64)
+        total = sums.reshape(cells, number).sum(axis=1, dtype=np.float64) - surplus
+        offset = self.mean_error - median
+        return np.maximum(total - self.size * offset**2, 0) / (self.size - 1)
+
+    @property
+    def origin(self) -> Cut:
+        """The members divided by the truth, one threshold."""
+        return self.cut(TRUTH)
+
+    def cut(self, thresholds: Divider) -> Cut:
+        """The members divided by thresholds; found once for thresholds that are equal."""
+        if thresholds not in self._cuts:
+            self._cuts[thresholds] = Cut(self, thresholds.deviations(self))
+        return self._cuts[thresholds]
+
+    def ordered(self, positions: np.ndarray) -> np.ndarray:
+        """The members at some positions of their order, counted from 0, (cell, position)."""
+        return self.deviations[:, positions].astype(np.float64)
 
     def count_below(self, deviation: np.ndarray) -> np.ndarray:
-        """How many members lie strictly below each cell's `deviation`, (cell,) int."""
-        return _bisect(self.deviations, deviation, np.less)
+        """How many members lie strictly below each `deviation`, (cell, ...) int."""
+        return count_not_above(self.deviations, np.nextafter(deviation, -np.inf))
 
     def count_not_above(self, deviation: np.ndarray) -> np.ndarray:
-        """How many members lie at or below each cell's `deviation`, (cell,) int."""
-        return _bisect(self.deviations, deviation, np.less_equal)
+        """How many members lie at or below each `deviation`, (cell, ...) int."""
+        return count_not_above(self.deviations, deviation)
 
-    def compress(self, cells: np.ndarray, size: int) -> Tile:
-        """The tile of these cells with their `size` lowest members, for members that are NaN."""
+    @cached_property
+    def parts(self) -> list[tuple[np.ndarray, Tile]]:
+        """Cells with the same members there, and the tile of these members; others have none."""
+        missing = np.isnan(self.deviations[:, -1])
+        if not missing.any():
+            return [(np.arange(missing.size), self)]
+        present = ~np.isnan(self.source.reshape(-1, self.size))
+        present[np.isnan(self.truth)] = False
+        # Which ones are missing matters only where members depend on each other.
+        kinds = present if self.structure.dependent else present.sum(axis=1, keepdims=True)
+        _, first, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
+        groups = [np.flatnonzero(kind.ravel() == number) for number in range(first.size)]
+        return [
+            (cells, self._of(cells, present[cells])) for cells in groups if present[cells[0]].any()
+        ]
+
+    def _of(self, cells: np.ndarray, present: np.ndarray) -> Tile:
+        """The tile of these cells with the members present, (cell, member), as many in each."""
+        size = int(present[0].sum())
+        padded = np.empty((cells.size, padded_size(size)), self.padded.dtype)
+        padded[:, :size] = self.padded[cells, :size]
+        padded[:, size:] = padded[:, size - 1, None]
+        source = self.source.reshape(-1, self.size)[cells][present].reshape(-1, size)
         structure = Structure.independent(size)
-        lowest = self.deviations[cells, :size]
-        return Tile(lowest, self.truth[cells], lowest + self.truth[cells, None], structure)
+        if self.structure.dependent:
+            there = present[0]
+            structure = Structure(self.structure.groups[there], self.structure.pairs[there])
+        references = {name: values[cells] for name, values in self.references.items()}
+        return Tile(padded, size, self.truth[cells], source, structure, references)
 
 
 def rank_weights(size: int) -> np.ndarray:
@@ -119,19 +237,16 @@ def rank_weights(size: int) -> np.ndarray:
     return np.arange(1 - size, size, 2, dtype=np.float64)
 
 
-def _bisect(ascending: np.ndarray, value: np.ndarray, goes_left: np.ufunc) -> np.ndarray:
-    """Number of leading entries of each row for which ``goes_left(entry, value)`` holds."""
-    cells, size = ascending.shape
-    count = np.zeros(cells, np.intp)
-    rows = np.arange(cells)
-    step = 1 << (size.bit_length() - 1)
-    while step:
-        ahead = count + step
-        inside = ahead <= size
-        entry = ascending[rows, np.minimum(ahead, size) - 1]
-        count = np.where(inside & goes_left(entry, value), ahead, count)
-        step >>= 1
-    return count
+def block_length(size: int) -> int:
+    """Members in a block: a power of two near the square root of their number, 16 to 128."""
+    balanced = 1 << (size.bit_length() + 1) // 2
+    return min(max(16, min(balanced, 128)), 1 << (size - 1).bit_length())
+
+
+def padded_size(size: int) -> int:
+    """Members in whole blocks."""
+    length = block_length(size)
+    return -(-size // length) * length
 
 
 def tiles(
@@ -141,6 +256,7 @@ def tiles(
     share: int = 0,
     shares: int = 1,
     tile_values: int = TILE_VALUES,
+    references: Mapping[Hashable, np.ndarray] | None = None,
 ) -> Iterator[tuple[slice, Tile]]:
     """Cut an ensemble into sorted tiles.
 
@@ -156,6 +272,8 @@ def tiles(
         Take every `shares`-th tile from number `share` on, so that threads can divide the work.
     tile_values : int
         Values in a tile, about; 2**18 float32 values are a megabyte.
+    references : mapping, optional
+        Fields that statistics compare with, (outer * inner, level).
 
     Yields
     ------
@@ -166,23 +284,34 @@ def tiles(
     """
     outer, size, inner = forecast.shape
     dtype = forecast.dtype if forecast.dtype in (np.float32, np.float64) else np.float64
-    cells = max(1, tile_values // size)
+    width = padded_size(size)
+    cells = max(1, tile_values // width)
     rows = max(1, min(outer, cells // max(inner, 1)))
     columns = min(inner, cells)
-    buffer = np.empty((rows * columns, size), dtype)
+    buffer = np.empty((rows * columns, width), dtype)
     corners = product(range(0, outer, rows), range(0, inner, columns))
     for start, left in islice(corners, share, None, shares):
         source = forecast[start : start + rows, :, left : left + columns].transpose(0, 2, 1)
         target = truth[start : start + rows, left : left + columns]
-        deviations = buffer[: target.size]
-        np.subtract(
-            source, target[..., None], out=deviations.reshape(source.shape), casting="same_kind"
-        )
-        deviations.sort(axis=1)
+        padded = buffer[: target.size]
+        deviations = padded.reshape(*target.shape, width)[..., :size]
+        _subtract(source, target[..., None], deviations)
+        deviations.sort(axis=-1)
+        padded[:, size:] = padded[:, size - 1, None]
         # A tile of several rows is as wide as the array, so its cells are contiguous.
         first = start * inner + left
-        cells_here = slice(first, first + target.size)
-        yield cells_here, Tile(deviations, target.ravel(), source, structure)
+        place = slice(first, first + target.size)
+        beside = {name: values[place] for name, values in (references or {}).items()}
+        yield place, Tile(padded, size, target.ravel(), source, structure, beside)
+
+
+def _subtract(source: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
+    """`source` minus `target`, members along the last axis."""
+    step = source.strides[-1]
+    slab = source.shape[-1] if step == source.itemsize else _SLAB
+    for first in range(0, source.shape[-1], slab):
+        some = slice(first, first + slab)
+        out[..., some] = np.subtract(source[..., some], target, dtype=out.dtype)
 
 
 def three_axes(forecast: np.ndarray, axis: int) -> np.ndarray:

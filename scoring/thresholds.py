@@ -1,0 +1,155 @@
+"""Thresholds that scores compare members and truth with: constants, or fields of a climatology."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import xarray as xr
+
+from data.errors import InputError
+from scoring.tile import Tile
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Quantiles of a climatology at each cell.
+
+    The name is what identifies the field: give another climatology another name. The field itself
+    is an argument of `evaluate`, ``references={name: field}``, with a `quantile` dimension that
+    has these levels.
+
+    Parameters
+    ----------
+    name : str
+        Of the climatology.
+    levels : tuple of float
+        Increasing, within [0, 1]; 0 and 1 are the least and the greatest value.
+
+    Raises
+    ------
+    InputError
+        If levels are not so.
+    """
+
+    name: str
+    levels: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        levels = np.asarray(self.levels, float)
+        inside = levels.size > 0 and (levels >= 0).all() and (levels <= 1).all()
+        if not inside or not (np.diff(levels) > 0).all():
+            raise InputError(
+                f"levels of climatology {self.name!r} must increase within [0, 1], found "
+                f"{self.levels}"
+            )
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The levels."""
+        return {"climate_quantile": np.array(self.levels)}
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Itself."""
+        return (self,)
+
+    def deviations(self, tile: Tile) -> np.ndarray:
+        """Quantile minus truth, (cell, level), float64."""
+        return tile.references[self] - tile.truth[:, None].astype(np.float64)
+
+    def field(self, fields: Mapping[str, xr.DataArray], cells: xr.DataArray) -> np.ndarray:
+        """The quantiles at some cells, (*cells, level).
+
+        Raises
+        ------
+        InputError
+            If there is no such field, it lacks a level, or its coordinates do not fit.
+        """
+        if self.name not in fields:
+            raise InputError(f"no reference {self.name!r} was given, found {sorted(fields)}")
+        given = fields[self.name]
+        if "quantile" not in given.dims:
+            raise InputError(f"reference {self.name!r} has no dimension quantile: {given.dims}")
+        near = np.isclose(given["quantile"].values, np.array(self.levels)[:, None], atol=1e-9)
+        if not near.any(axis=1).all():
+            missing = np.array(self.levels)[~near.any(axis=1)].tolist()
+            raise InputError(f"reference {self.name!r} has no quantiles at {missing}")
+        chosen = given.isel(quantile=near.argmax(axis=1)).drop_vars("quantile")
+        return matched(chosen, cells, f"reference {self.name!r}", ("quantile",)).values
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The same thresholds everywhere.
+
+    Parameters
+    ----------
+    values : tuple of float
+        Finite, in the unit of the forecast; compared in the precision of the members.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one that is not finite.
+    """
+
+    values: tuple[float, ...]
+    references: tuple[Reference, ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.values or not np.isfinite(self.values).all():
+            raise InputError(f"thresholds must be finite numbers, found {self.values}")
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The values."""
+        return {"threshold": np.array(self.values, float)}
+
+    def deviations(self, tile: Tile) -> np.ndarray:
+        """Threshold minus truth, (cell, threshold), float64."""
+        values = np.array(self.values, tile.padded.dtype)
+        return values.astype(np.float64) - tile.truth[:, None]
+
+
+class Thresholds(Protocol):
+    """Thresholds with a label each: `Constants` or `Reference`."""
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Name and values of their axis."""
+        ...
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Fields that they need."""
+        ...
+
+    def deviations(self, tile: Tile) -> np.ndarray:
+        """Threshold minus truth, (cell, threshold), float64."""
+        ...
+
+
+def matched(
+    array: xr.DataArray,
+    cells: xr.DataArray,
+    name: str = "truth",
+    own: tuple[str, ...] = (),
+) -> xr.DataArray:
+    """`array` broadcast and transposed to the dimensions of `cells`, followed by its `own`.
+
+    Raises
+    ------
+    InputError
+        If it has other dimensions or coordinates.
+    """
+    surplus = [dim for dim in array.dims if dim not in (*cells.dims, *own)]
+    if surplus:
+        raise InputError(f"{name} has dimensions {surplus} that the forecast has not: {cells.dims}")
+    try:
+        cells, array = xr.align(cells, array, join="exact", exclude=own)
+    except ValueError as error:
+        raise InputError(f"forecast and {name} have different coordinates: {error}") from error
+    return array.broadcast_like(cells, exclude=own).transpose(*cells.dims, *own)
