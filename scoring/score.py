@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
 
 from scoring import crps as estimators
+from scoring import flatness
 from scoring.crps import CRPS
 from scoring.moments import (
     AbsoluteError,
@@ -28,8 +30,16 @@ from scoring.moments import (
 )
 from scoring.quantiles import IntervalHits
 from scoring.rank import Outlier, RankHistogram
-from scoring.statistic import Statistic
 from scoring.sums import Sums
+
+
+class Summed(Protocol):
+    """What is summed under a name: a `Statistic`, or a score of whole fields."""
+
+    @property
+    def key(self) -> str:
+        """Name among the sums."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Score:
         Variable name in a store of scores.
     estimator : str
         What exactly is estimated, for people; goes with every output.
-    statistics : tuple of Statistic
+    statistics : tuple of Summed
         Whose means it needs.
     from_means : callable
         Takes the means in the order of `statistics`, xarray.DataArray.
@@ -50,7 +60,7 @@ class Score:
 
     name: str
     estimator: str
-    statistics: tuple[Statistic, ...]
+    statistics: tuple[Summed, ...]
     from_means: Callable[..., xr.DataArray]
 
     def of(self, sums: Sums, over: Sequence[str] = ("init_time",)) -> xr.DataArray:
@@ -77,8 +87,9 @@ def _correlation(product: xr.DataArray, left: xr.DataArray, right: xr.DataArray)
     return product / np.sqrt(squares.where(squares > 0))
 
 
-def _departure_from_flat(histogram: xr.DataArray) -> xr.DataArray:
-    return np.abs(histogram - 1 / histogram.sizes["bin"]).sum("bin", skipna=False)
+def mean_of(name: str, estimator: str, statistic: Summed) -> Score:
+    """The mean of one statistic."""
+    return Score(name, estimator, (statistic,), _same)
 
 
 def crps(estimator: estimators.Estimator) -> Score:
@@ -130,7 +141,7 @@ def rank_histogram(bins: int) -> Score:
 
 
 def reliability_index(bins: int) -> Score:
-    """Sum over bins of the departure from a flat rank histogram; 0 is perfect (Delle Monache et
-    al., 2006, doi:10.1029/2005JD006917)."""
+    """Sum over bins of the departure from a flat rank histogram; 0 is perfect. What chance alone
+    makes of it: `scoring.flatness.expected_reliability_index`."""
     note = "sum over bins of |share - 1/bins|"
-    return Score("reliability_index", note, (RankHistogram(bins),), _departure_from_flat)
+    return Score("reliability_index", note, (RankHistogram(bins),), flatness.reliability_index)
