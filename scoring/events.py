@@ -14,6 +14,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.statistic import Statistic
+from scoring.thresholds import Reference, Thresholds
 from scoring.tile import Tile
 
 
@@ -22,14 +23,14 @@ class JointDistribution(Statistic):
     """Joint distribution of forecast probability and event (Murphy and Winkler, 1987,
     doi:10.1175/1520-0493(1987)115<1330:AGFFFV>2.0.CO;2).
 
-    The event is to exceed a threshold, the forecast probability is k / M when k of the M members
-    exceed it. For thresholds that differ between cells give forecast and truth less the
-    threshold, and the threshold 0. One cell takes 2 (`steps` + 1) numbers for each threshold.
+    The event is to exceed a threshold (to lie strictly above it), the forecast probability is
+    k / M when k of the M members exceed it. One cell takes 2 (`steps` + 1) numbers for each
+    threshold.
 
     Parameters
     ----------
-    thresholds : tuple of float
-        In the unit of the forecast.
+    thresholds : Thresholds
+        ``Constants((10.0, 20.0))`` or quantiles of a climatology.
     steps : int
         Probabilities are kept in steps of ``1 / steps``, the nearest one: exactly where `steps`
         is M or a multiple of it, so that ensembles of different size can be merged.
@@ -37,37 +38,40 @@ class JointDistribution(Statistic):
     Raises
     ------
     InputError
-        If there is no threshold or no step.
+        If there is no step.
     """
 
-    thresholds: tuple[float, ...]
+    thresholds: Thresholds
     steps: int
 
     def __post_init__(self) -> None:
-        if not self.thresholds or self.steps < 1:
-            raise InputError(
-                f"events need thresholds and at least one step of probability, found "
-                f"{self.thresholds} and {self.steps}"
-            )
+        if self.steps < 1:
+            raise InputError(f"probabilities need at least one step, found {self.steps}")
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """Thresholds; 0 and 1 for no event and event; forecast probabilities."""
+        """Of the thresholds; 0 and 1 for no event and event; forecast probabilities."""
         return {
-            "threshold": np.array(self.thresholds, float),
+            **self.thresholds.labels,
             "event": np.arange(2),
             "probability": np.arange(self.steps + 1) / self.steps,
         }
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Of the thresholds."""
+        return self.thresholds.references
+
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, threshold, event, probability): 1 where the case belongs and 0 elsewhere."""
-        cells = np.arange(tile.truth.size)
-        table = np.zeros((cells.size, len(self.thresholds), 2, self.steps + 1))
-        for place, threshold in enumerate(self.thresholds):
-            deviation = np.asarray(threshold, tile.deviations.dtype) - tile.truth
-            exceeding = tile.size - tile.count_not_above(deviation)
-            step = (2 * exceeding * self.steps + tile.size) // (2 * tile.size)
-            table[cells, place, (deviation < 0).astype(int), step] = 1.0
+        cut = tile.cut(self.thresholds)
+        cells, thresholds = np.indices(cut.values.shape, sparse=True)
+        event = (cut.values < 0).astype(int)
+        exceeding = tile.size - cut.not_above
+        step = (2 * exceeding * self.steps + tile.size) // (2 * tile.size)
+        table = np.zeros((*cut.values.shape, 2, self.steps + 1))
+        table[cells, thresholds, event, step] = 1.0
+        table[np.isnan(cut.values)] = np.nan  # a missing threshold: comparisons do not notice
         return table
 
 

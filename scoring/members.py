@@ -15,7 +15,8 @@ import xarray as xr
 from scipy.special import ndtr
 
 from data.errors import InputError
-from scoring.statistic import Statistic, matched
+from scoring.statistic import Statistic
+from scoring.thresholds import matched
 from scoring.tile import Tile
 
 

@@ -17,7 +17,8 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.crps import FAIR, Estimator, Stratified
-from scoring.statistic import key_of, matched
+from scoring.statistic import key_of
+from scoring.thresholds import matched
 
 _BLOCK_VALUES = 2**20
 # Squared distances from a product of matrices lose digits where members nearly coincide.

@@ -14,6 +14,7 @@ from scoring.decisions import (
 from scoring.events import JointDistribution, joint_distribution
 from scoring.statistic import evaluate
 from scoring.sums import Sums
+from scoring.thresholds import Constants
 
 RATIOS = (0.05, 0.2, 0.35, 0.5, 0.9)
 
@@ -95,13 +96,13 @@ def test_scores_come_from_sums_of_each_threshold():
     rng = np.random.default_rng(5)
     forecast = xr.DataArray(rng.normal(size=(9, 200)), dims=("number", "x"))
     truth = forecast.mean("number") + xr.DataArray(rng.normal(size=200), dims="x")
-    statistic = JointDistribution((0.0, 0.5, 99.0), 9)
+    statistic = JointDistribution(Constants((0.0, 0.5, 99.0)), 9)
     values = evaluate((statistic,), forecast, truth)
     sums = Sums.of(values, xr.ones_like(values.x, float), ("x",))
     area = roc_area_score(statistic).of(sums)
     value = relative_economic_value_score(statistic, RATIOS).of(sums)
     assert value.dims == ("threshold", "cost_loss_ratio")
-    for place, threshold in enumerate(statistic.thresholds[:2]):
+    for place, threshold in enumerate(statistic.thresholds.values[:2]):
         joint = joint_distribution((forecast > threshold).mean("number"), truth > threshold)
         np.testing.assert_allclose(area[place], roc_area(joint), rtol=1e-13)
         expected = relative_economic_value(joint, RATIOS).max("action")

@@ -6,6 +6,7 @@ from data.errors import InputError
 from scoring.events import JointDistribution, joint_distribution
 from scoring.statistic import evaluate
 from scoring.sums import Sums, merge
+from scoring.thresholds import Constants, Reference
 
 THRESHOLDS = (0.0, 0.8)
 
@@ -21,7 +22,7 @@ def ensemble(members: int = 8, dates: int = 6, cells: int = 50) -> tuple[xr.Data
 
 def test_table_is_that_of_counting():
     forecast, truth = ensemble()
-    statistic = JointDistribution(THRESHOLDS, 8)
+    statistic = JointDistribution(Constants(THRESHOLDS), 8)
     table = statistic(forecast, truth).sum(("init_time", "x"))
     assert table.dims == ("threshold", "event", "probability")
     for threshold in THRESHOLDS:
@@ -36,12 +37,12 @@ def test_table_is_that_of_counting():
 def test_table_in_single_precision_counts_ties_as_not_exceeded():
     forecast = xr.DataArray(np.array([[0.1], [0.2]], np.float32), dims=("number", "x"))
     truth = xr.DataArray(np.array([0.1], np.float32), dims="x")
-    table = JointDistribution((0.1,), 2)(forecast, truth).squeeze(drop=True)
+    table = JointDistribution(Constants((0.1,)), 2)(forecast, truth).squeeze(drop=True)
     assert float(table.sel(event=0, probability=0.5)) == 1
 
 
 def test_ensembles_of_different_size_merge_on_a_common_step():
-    statistic = JointDistribution(THRESHOLDS, 24)
+    statistic = JointDistribution(Constants(THRESHOLDS), 24)
     parts = []
     for members in (8, 3):
         values = evaluate((statistic,), *ensemble(members))
@@ -54,11 +55,25 @@ def test_ensembles_of_different_size_merge_on_a_common_step():
     np.testing.assert_allclose(table.sum(("event", "probability")), 1.0, rtol=1e-14)
 
 
+def test_thresholds_may_be_those_of_a_climatology():
+    forecast, truth = ensemble()
+    upper = xr.DataArray(np.linspace(0.1, 1.5, 50)[:, None], {"quantile": [0.9]}, ("x", "quantile"))
+    upper[3] = np.nan
+    statistic = JointDistribution(Reference("climate", (0.9,)), 8)
+    found = evaluate((statistic,), forecast, truth, references={"climate": upper})
+    table = found[statistic.key].isel(climate_quantile=0)
+    assert np.isnan(table.isel(x=3)).all()
+    level = upper.isel(quantile=0, drop=True)
+    plain = JointDistribution(Constants((0.0,)), 8)(forecast - level, truth - level)
+    known = np.arange(50) != 3
+    np.testing.assert_array_equal(table.isel(x=known), plain.isel(threshold=0, x=known))
+
+
 def test_probabilities_go_to_the_nearest_step():
     forecast = xr.DataArray(np.arange(7.0)[:, None], dims=("number", "x"))
     truth = xr.DataArray([9.0], dims="x")
     found = [
-        int(JointDistribution((6.5 - k,), 3)(forecast, truth).values[0, 0, 1].argmax())
+        int(JointDistribution(Constants((6.5 - k,)), 3)(forecast, truth).values[0, 0, 1].argmax())
         for k in range(8)
     ]
     assert found == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -66,7 +81,7 @@ def test_probabilities_go_to_the_nearest_step():
 
 def test_joint_distribution_of_any_probabilities_is_that_of_the_members():
     forecast, truth = ensemble()
-    table = JointDistribution((0.8,), 8)(forecast, truth).mean(("init_time", "x"))
+    table = JointDistribution(Constants((0.8,)), 8)(forecast, truth).mean(("init_time", "x"))
     probability = (forecast > 0.8).mean("number")
     joint = joint_distribution(probability, truth > 0.8)
     expected = table.squeeze("threshold", drop=True).sel(probability=joint.probability)
@@ -83,6 +98,6 @@ def test_a_case_without_probability_or_with_weight_zero_is_left_out():
 
 def test_what_is_no_probability_or_event_is_refused():
     with pytest.raises(InputError, match="at least one step"):
-        JointDistribution((), 10)
+        JointDistribution(Constants((0.0,)), 0)
     with pytest.raises(InputError, match=r"reach from 0\.5 to 1\.5"):
         joint_distribution(xr.DataArray([0.5, 1.5]), xr.DataArray([True, False]))

@@ -21,6 +21,7 @@ from scoring.reliability import (
 )
 from scoring.statistic import evaluate
 from scoring.sums import Sums, merge
+from scoring.thresholds import Constants
 
 
 def cases(count: int = 400, steps: int = 10, seed: int = 3) -> tuple[xr.DataArray, xr.DataArray]:
@@ -136,14 +137,14 @@ def test_scores_come_from_merged_sums():
     rng = np.random.default_rng(5)
     forecast = xr.DataArray(rng.normal(size=(4, 7, 60)), dims=("init_time", "number", "x"))
     truth = xr.DataArray(rng.normal(size=(4, 60)), dims=("init_time", "x"))
-    statistic = JointDistribution((0.0, 1.0), 7)
+    statistic = JointDistribution(Constants((0.0, 1.0)), 7)
     parts = []
     for date in range(4):
         values = evaluate((statistic,), forecast.isel(init_time=date), truth.isel(init_time=date))
         parts.append(Sums.of(values, xr.ones_like(values.x, float), ("x",)))
     parts = [part.label({"init_time": date}) for date, part in enumerate(parts)]
     sums = merge(parts)
-    for place, threshold in enumerate(statistic.thresholds):
+    for place, threshold in enumerate(statistic.thresholds.values):
         joint = joint_distribution((forecast > threshold).mean("number"), truth > threshold)
         expected = corp_decomposition(joint)
         for score in (miscalibration, discrimination, uncertainty):
