@@ -213,7 +213,14 @@ class Ensemble:
             case settings.CorrelatedNoise():
                 amplitudes = part.amplitude * self._forecast_error(checkpoint)
                 by_channel = dict(zip(self.channels, amplitudes.tolist(), strict=True))
-                return CorrelatedNoise(by_channel, part.correlation_length_km)
+                for name in part.channels:
+                    if name not in by_channel:
+                        raise ConfigurationError(
+                            f"perturbations: correlated_noise on {name!r}, which is not among the "
+                            f"channels ({', '.join(self.channels)})"
+                        )
+                chosen = {name: by_channel[name] for name in part.channels or self.channels}
+                return CorrelatedNoise(chosen, part.correlation_length_km)
             case settings.EnsembleOfAnalyses() | settings.LaggedAnalyses():
                 return self._ensemble_of_analyses(part)
 

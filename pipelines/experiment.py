@@ -115,10 +115,14 @@ class BredVectors(Settings):
 
 
 class CorrelatedNoise(Settings):
-    """Isotropic correlated noise; amplitudes are `amplitude` x the checkpoint's 48 h RMSE."""
+    """Isotropic correlated noise; amplitudes are `amplitude` x the checkpoint's 48 h RMSE.
+
+    It goes on all channels, or on those that are named.
+    """
 
     kind: Literal["correlated_noise"]
     amplitude: float = Field(0.1, gt=0)
+    channels: tuple[str, ...] = ()
     correlation_length_km: float = Field(500.0, gt=0)
     paired: bool = True
 

@@ -72,6 +72,7 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
         If the experiment, an analysis or a checkpoint is not what it must be.
     """
     ensemble = Ensemble(experiment)
+    ensemble.perturbation(0)  # refuses what does not fit the channels, before a worker would
     analyses = {time: _digest(ensemble.analyses_for(time)) for time in experiment.init_times}
     identity = _identity(experiment, ensemble)
     fingerprint = _hash(identity)

@@ -218,6 +218,8 @@ def test_a_stopped_run_says_so_and_goes_on_later(world: World, finished: Plan) -
         ({"forecaster": {"kind": "neural", "checkpoints": ["none"]}}, 5),
         ({"analyses": "none.zarr"}, 3),
         ({"lead_time": "9h"}, 4),
+        ({"perturbations": [{"kind": "bred_vectors", "seed_channel": "z999"}]}, 4),
+        ({"perturbations": [{"kind": "correlated_noise", "channels": ["t999"]}]}, 4),
     ],
 )
 def test_a_wrong_experiment_ends_before_the_first_step(
