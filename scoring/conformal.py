@@ -9,167 +9,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import numpy as np
 import xarray as xr
 
 from data.errors import InputError, StoreError
+from scoring.conformity import (
+    EACH_CASE,
+    EACH_DATE,
+    ONE_SIDED,
+    SYMMETRIC,
+    Conformity,
+    Counting,
+    check_reachable,
+    conformal_quantile,
+)
+from scoring.labels import decode, encode
 from scoring.quantiles import check_levels
 
-_ROUNDING = 10
-
-
-class Conformity(Protocol):
-    """How the departure of truth from quantiles becomes shifts of the quantiles."""
-
-    name: ClassVar[str]
-
-    def shifts(self, error: np.ndarray, levels: np.ndarray, sample: Sample) -> np.ndarray:
-        """Shift of each level, (group, level), from `error`, (group, case, level)."""
-        ...
+__all__ = [
+    "EACH_CASE",
+    "EACH_DATE",
+    "ONE_SIDED",
+    "SYMMETRIC",
+    "ConformalCalibration",
+    "Conformity",
+    "Counting",
+    "Shrinkage",
+]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """How much the cases weigh, and for how many independent ones they stand.
+class Shrinkage:
+    """Groups with few cases lean on the pool of all groups.
 
-    Attributes
+    The shift of a group with n cases is (n own + k pool) / (n + k); that of a group with too few
+    cases for a level is the pool's. Coverage is then promised for the pool, not for each group.
+
+    Parameters
     ----------
-    weights : numpy.ndarray
-        (case,), not negative.
-    count : float
-        n: a level alpha can be reached if alpha >= 1 / (n + 1).
+    dims : tuple of str
+        Groups that are pooled, all in one unit: sites, regions, leads or labels, not channels.
+    cases : float
+        k, for how many cases the pool counts.
     """
 
-    weights: np.ndarray
-    count: float
-
-    def quantile(self, scores: np.ndarray, alpha: float) -> np.ndarray:
-        """The ceil((n+1)(1-alpha))-th smallest score of each group, weights considered, (group,).
-
-        The sample is completed by one score at infinity that weighs 1 / (n + 1). A NaN score is
-        left out.
-
-        Parameters
-        ----------
-        scores : numpy.ndarray
-            (group, case)
-        alpha : float
-            How often a new score may be larger.
-
-        Raises
-        ------
-        InputError
-            If alpha < 1 / (n + 1); says how many cases are needed.
-        """
-        needed = ceil(round(1 / alpha - 1, _ROUNDING))
-        if round(self.count, _ROUNDING) < needed:
-            raise InputError(
-                f"calibrating to a miss rate of {alpha:g} needs at least {needed} cases, found "
-                f"{self.count:g}: add dates, pool more cells, or leave out the outer levels"
-            )
-        level = (1 - alpha) * (self.count + 1) / self.count
-        complete = not np.isnan(scores).any()
-        if complete and np.ptp(self.weights) == 0:
-            place = min(ceil(round(level * scores.shape[1], 6)), scores.shape[1]) - 1
-            return np.partition(scores, place, axis=1)[:, place]
-        return self._weighted(scores, level)
-
-    def _weighted(self, scores: np.ndarray, level: float) -> np.ndarray:
-        order = np.argsort(scores, axis=1)
-        ascending = np.take_along_axis(scores, order, axis=1)
-        weights = np.where(np.isnan(ascending), 0.0, self.weights[order])
-        total = weights.sum(axis=1, keepdims=True)
-        if not (total > 0).all():
-            raise InputError("calibration found a group without any case that has a truth")
-        share = np.cumsum(weights, axis=1) / total
-        reached = share >= min(level, 1.0) - 1e-9
-        return np.take_along_axis(ascending, reached.argmax(axis=1)[:, None], axis=1)[:, 0]
-
-
-@dataclass(frozen=True)
-class Symmetric:
-    """Both ends of an interval move by the same amount: E = max(q_lo - y, y - q_hi).
-
-    The median stays where it is.
-    """
-
-    name: ClassVar[str] = "symmetric CQR"
-
-    def shifts(self, error: np.ndarray, levels: np.ndarray, sample: Sample) -> np.ndarray:
-        """(group, level)"""
-        shifts = np.zeros((error.shape[0], levels.size))
-        for low, high in pairs(levels):
-            scores = np.maximum(-error[..., low], error[..., high])
-            margin = sample.quantile(scores, round(2 * levels[low], _ROUNDING))
-            shifts[:, low], shifts[:, high] = -margin, margin
-        return shifts
-
-
-@dataclass(frozen=True)
-class OneSided:
-    """Each quantile moves by itself: E = q - y below the median, y - q above; each end of an
-    interval misses with its own probability, so a bias is taken out. The median moves by the
-    median error."""
-
-    name: ClassVar[str] = "one-sided CQR"
-
-    def shifts(self, error: np.ndarray, levels: np.ndarray, sample: Sample) -> np.ndarray:
-        """(group, level)"""
-        shifts = np.zeros((error.shape[0], levels.size))
-        for index, level in enumerate(levels):
-            alpha = round(min(level, 1 - level), _ROUNDING)
-            side = -1.0 if level < 0.5 else 1.0
-            shifts[:, index] = side * sample.quantile(side * error[..., index], alpha)
-        return shifts
-
-
-SYMMETRIC = Symmetric()
-ONE_SIDED = OneSided()
-
-
-class Counting(Protocol):
-    """For how many independent cases a pooled sample stands."""
-
-    name: ClassVar[str]
-
-    def count(self, dates: int, weights: np.ndarray) -> float:
-        """n, from the number of dates and the (date x cell) weights of all cases."""
-        ...
-
-
-@dataclass(frozen=True)
-class EachCase:
-    """Every cell of every date is a case: (sum w)^2 / sum w^2 of them (Kish, 1965).
-
-    Neighbouring cells are alike, so this promises coverage on average over cells and over dates
-    like those pooled, not for one new date.
-    """
-
-    name: ClassVar[str] = "each cell of each date"
-
-    def count(self, dates: int, weights: np.ndarray) -> float:
-        """Effective number of cells times dates."""
-        return float(weights.sum() ** 2 / (weights**2).sum())
-
-
-@dataclass(frozen=True)
-class EachDate:
-    """A date is one case however many cells it has: coverage is promised for a random cell of a
-    new date (Lee, Barber and Willett, 2023, doi:10.48550/arXiv.2306.06342)."""
-
-    name: ClassVar[str] = "each date"
-
-    def count(self, dates: int, weights: np.ndarray) -> float:
-        """Number of dates."""
-        return float(dates)
-
-
-EACH_CASE = EachCase()
-EACH_DATE = EachDate()
+    dims: tuple[str, ...]
+    cases: float
 
 
 @dataclass(frozen=True)
@@ -180,7 +67,7 @@ class ConformalCalibration:
     ----------
     shifts : xarray.DataArray
         (*groups, quantile), in the unit of the forecast; attributes name the method, the
-        counting, and the number of `cases` and `dates`.
+        counting, and the number of `cases` (of the group with the fewest) and `dates`.
     """
 
     shifts: xr.DataArray
@@ -194,6 +81,8 @@ class ConformalCalibration:
         weights: xr.DataArray | None = None,
         conformity: Conformity = SYMMETRIC,
         counting: Counting = EACH_CASE,
+        labels: Sequence[str] = (),
+        shrinkage: Shrinkage | None = None,
     ) -> ConformalCalibration:
         """Fit on past forecasts and their truth.
 
@@ -202,65 +91,64 @@ class ConformalCalibration:
         quantiles : xarray.DataArray
             Any dimensions with `quantile`, levels increasing.
         truth : xarray.DataArray
-            The dimensions of `quantiles` less `quantile`.
+            The dimensions of `quantiles` less `quantile`; NaN where it is missing.
         over : sequence of str
             Dimensions pooled into one sample, the first of them the dates; the others are groups.
         weights : xarray.DataArray, optional
-            Of the pooled cases, for example area; equal by default.
+            Of the pooled cases, by any of their dimensions: area, or recency (`scoring.dates`);
+            equal by default.
         conformity : Conformity
             `SYMMETRIC` (default) or `ONE_SIDED`.
         counting : Counting
             `EACH_CASE` (default) or `EACH_DATE`.
+        labels : sequence of str
+            Coordinates of `truth` along one pooled dimension each (season, region) whose values
+            are groups as well.
+        shrinkage : Shrinkage, optional
+            Towards a pool of groups; none by default.
 
         Raises
         ------
         InputError
             If a level needs more cases than there are, or levels come in no pairs.
         """
-        levels = quantiles["quantile"].values
-        check_levels(levels)
-        groups = [dim for dim in truth.dims if dim not in over]
-        with xr.set_options(arithmetic_join="exact"):
-            error = (truth - quantiles).transpose(*groups, *over, "quantile")
-        shape = [error.sizes[dim] for dim in groups]
-        flat = error.values.reshape(int(np.prod(shape)), -1, levels.size)
-        cases = xr.ones_like(truth.isel(dict.fromkeys(groups, 0), drop=True), dtype=float)
-        pooled = cases if weights is None else cases * weights
-        weight = pooled.transpose(*over).values.ravel()
-        count = counting.count(truth.sizes[over[0]], weight[weight > 0])
-        used = flat[:, weight > 0]
-        sample = Sample(weight[weight > 0], count)
-        shifts = conformity.shifts(used, levels, sample).reshape(*shape, levels.size)
-        coordinates = {dim: error[dim] for dim in (*groups, "quantile") if dim in error.coords}
+        check_levels(quantiles["quantile"].values)
+        fit = _Fit(tuple(over), weights, conformity, counting)
+        if shrinkage is None:
+            shifts, cases = fit.by_label(quantiles, truth, tuple(labels), refuse=True)
+        else:
+            shifts, cases = fit.shrunk(quantiles, truth, tuple(labels), shrinkage)
         attributes = {
             "conformity": conformity.name,
             "counting": counting.name,
-            "cases": count,
+            "cases": float(cases.min()),
             "dates": truth.sizes[over[0]],
         }
-        return cls(xr.DataArray(shifts, coordinates, (*groups, "quantile"), attrs=attributes))
+        return cls(shifts.assign_attrs(attributes))
 
     def apply(self, quantiles: xr.DataArray) -> xr.DataArray:
         """Quantiles shifted and sorted again; same dimensions, in the order of `quantiles`.
 
+        Labels that were fitted are looked up in the coordinates of `quantiles`.
+
         Raises
         ------
         InputError
-            If the levels are not those fitted.
+            If the levels, or a label, are not among those fitted.
         """
-        if not np.array_equal(quantiles["quantile"], self.shifts["quantile"]):
-            raise InputError(
-                f"calibration was fitted for the levels {self.shifts['quantile'].values.tolist()}, "
-                f"found {quantiles['quantile'].values.tolist()}"
-            )
+        check_fitted(self.shifts, quantiles)
+        shifts = self.shifts.drop_attrs()
+        for name in self.shifts.dims:
+            if name not in quantiles.dims:
+                shifts = _looked_up(shifts, quantiles, name)
         with xr.set_options(arithmetic_join="exact"):
-            shifted = (quantiles + self.shifts).transpose(*quantiles.dims)
+            shifted = (quantiles + shifts).transpose(*quantiles.dims)
         axis = shifted.get_axis_num("quantile")
         return shifted.copy(data=np.sort(shifted.values, axis=axis)).assign_attrs(quantiles.attrs)
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = self.shifts.rename("shifts").to_dataset()
+        dataset = encode(self.shifts.rename("shifts").to_dataset())
         dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
 
     @classmethod
@@ -274,24 +162,174 @@ class ConformalCalibration:
         """
         try:
             with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls(dataset["shifts"].load())
+                return cls(decode(dataset)["shifts"].load())
         except (FileNotFoundError, KeyError) as error:
             raise StoreError(f"{path}: no calibration is there: {error}") from error
 
 
-def pairs(levels: np.ndarray) -> list[tuple[int, int]]:
-    """Positions of the two levels of each central interval, the widest first.
+@dataclass(frozen=True)
+class _Fit:
+    """One fit: what is pooled and how."""
+
+    over: tuple[str, ...]
+    weights: xr.DataArray | None
+    conformity: Conformity
+    counting: Counting
+
+    def by_label(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, labels: tuple[str, ...], refuse: bool
+    ) -> tuple[xr.DataArray, xr.DataArray]:
+        """Shifts, (*labels, *groups, quantile), and number of cases, (*labels, *groups)."""
+        if not labels:
+            return self.of_all(quantiles, truth, refuse)
+        coordinate = _label(truth, labels[0], self.over)
+        values = np.unique(coordinate.values)
+        parts = []
+        for value in values:
+            place = {coordinate.dims[0]: np.flatnonzero(coordinate.values == value)}
+            weights = self.weights
+            if weights is not None and coordinate.dims[0] in weights.dims:
+                weights = weights.isel(place)
+            part = _Fit(self.over, weights, self.conformity, self.counting)
+            chosen = quantiles.isel(place).drop_vars(labels[0], errors="ignore")
+            parts.append(
+                part.by_label(chosen, truth.isel(place).drop_vars(labels[0]), labels[1:], refuse)
+            )
+        dimension = xr.DataArray(values, dims=labels[0], name=labels[0])
+        return tuple(xr.concat(each, dimension) for each in zip(*parts, strict=True))
+
+    def shrunk(
+        self,
+        quantiles: xr.DataArray,
+        truth: xr.DataArray,
+        labels: tuple[str, ...],
+        shrinkage: Shrinkage,
+    ) -> tuple[xr.DataArray, xr.DataArray]:
+        """The same, of groups drawn towards their pool."""
+        dims = [dim for dim in truth.dims if dim in shrinkage.dims]
+        unknown = set(shrinkage.dims) - set(dims) - set(labels)
+        if unknown or set(dims) & set(self.over):
+            raise InputError(
+                f"shrinkage is between groups, found {shrinkage.dims}; groups are "
+                f"{tuple(dim for dim in truth.dims if dim not in self.over) + labels}"
+            )
+        own, cases = self.by_label(quantiles, truth, labels, refuse=False)
+        pool = _Fit((*self.over, *dims), self.weights, self.conformity, self.counting)
+        kept = tuple(label for label in labels if label not in shrinkage.dims)
+        shared, _ = pool.by_label(quantiles, truth, kept, refuse=True)
+        share = (cases / (cases + shrinkage.cases)).where(np.isfinite(own), 0.0)
+        mixed = share * own.where(np.isfinite(own), 0.0) + (1 - share) * shared
+        return mixed.transpose(*own.dims), cases
+
+    def of_all(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, refuse: bool
+    ) -> tuple[xr.DataArray, xr.DataArray]:
+        """Shifts, (*groups, quantile), and number of cases, (*groups)."""
+        groups = [dim for dim in truth.dims if dim not in self.over]
+        quantiles = quantiles.transpose(*truth.dims, "quantile")
+        xr.align(quantiles, truth, join="exact", copy=False, exclude={"quantile"})
+        order = [truth.get_axis_num(dim) for dim in (*groups, *self.over)]
+        shape = tuple(truth.sizes[dim] for dim in groups)
+        size = int(np.prod(shape))
+        levels = quantiles["quantile"].values
+        weight = self._weights(truth)
+        used = weight.ravel() > 0
+        values, known = quantiles.values, truth.values
+
+        def arrange(scores: np.ndarray) -> np.ndarray:
+            flat = scores.transpose(order).reshape(size, -1)
+            return flat if used.all() else flat[:, used]
+
+        def error(level: int) -> np.ndarray:
+            return known - values[..., level]
+
+        count = self._count(weight, arrange(error(0)), used)
+        shifts = np.zeros((size, levels.size))
+        for margin in self.conformity.margins(error, levels):
+            if refuse:
+                fewest = int(count.argmin())
+                check_reachable(margin.alpha, count[fewest], _where(truth, groups, fewest))
+            found = conformal_quantile(
+                arrange(margin.scores), weight.ravel()[used], count, margin.alpha
+            )
+            for level, direction in margin.moved:
+                shifts[:, level] = direction * found
+        at = {dim: truth[dim] for dim in groups if dim in truth.coords}
+        return (
+            xr.DataArray(
+                shifts.reshape(*shape, -1), at | {"quantile": levels}, (*groups, "quantile")
+            ),
+            xr.DataArray(count.reshape(shape), at, groups),
+        )
+
+    def _weights(self, truth: xr.DataArray) -> np.ndarray:
+        """Of the pooled cases, (date, other)."""
+        sizes = {dim: truth.sizes[dim] for dim in self.over}
+        cases = xr.DataArray(
+            np.ones(tuple(sizes.values())),
+            {dim: truth[dim] for dim in self.over if dim in truth.coords},
+            self.over,
+        )
+        pooled = cases if self.weights is None else (cases * self.weights).transpose(*self.over)
+        if pooled.shape != cases.shape or not (pooled.values >= 0).all():
+            raise InputError("weights of cases must be known and not negative, for every case")
+        return pooled.values.reshape(truth.sizes[self.over[0]], -1)
+
+    def _count(self, weights: np.ndarray, cases: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """n of each group; cases that a group has no truth for do not count, (group,)."""
+        everything = np.broadcast_to(self.counting.count(weights), cases.shape[:1])
+        missing = np.isnan(cases)
+        if not missing.any():
+            return np.array(everything)
+        count = np.array(everything)
+        for group in np.flatnonzero(missing.any(axis=1)):
+            own = np.zeros(weights.size)
+            own[np.flatnonzero(used)[~missing[group]]] = 1.0
+            count[group] = self.counting.count(weights * own.reshape(weights.shape))
+        return count
+
+
+def check_fitted(fitted: xr.DataArray, quantiles: xr.DataArray) -> None:
+    """Refuse other levels than those fitted.
 
     Raises
     ------
     InputError
-        If a level other than 0.5 has no partner.
+        Naming both.
     """
-    found = []
-    for low in np.flatnonzero(levels < 0.5 - 1e-9):
-        partner = np.flatnonzero(np.isclose(levels, 1 - levels[low], rtol=0, atol=1e-9))
-        found += [(int(low), int(high)) for high in partner]
-    lonely = levels.size - 2 * len(found) - np.count_nonzero(np.isclose(levels, 0.5))
-    if lonely:
-        raise InputError(f"levels do not come in pairs p and 1 - p: {levels.tolist()}")
-    return found
+    if not np.array_equal(quantiles["quantile"], fitted["quantile"]):
+        raise InputError(
+            f"calibration was fitted for the levels {fitted['quantile'].values.tolist()}, "
+            f"found {quantiles['quantile'].values.tolist()}"
+        )
+
+
+def _label(truth: xr.DataArray, name: str, over: tuple[str, ...]) -> xr.DataArray:
+    if name not in truth.coords or len(truth[name].dims) != 1 or truth[name].dims[0] not in over:
+        raise InputError(
+            f"label {name!r} must be a coordinate of the truth along one of {over}, found "
+            f"coordinates {sorted(str(coordinate) for coordinate in truth.coords)}"
+        )
+    return truth[name]
+
+
+def _looked_up(shifts: xr.DataArray, quantiles: xr.DataArray, name: str) -> xr.DataArray:
+    if name not in quantiles.coords:
+        raise InputError(f"calibration was fitted by {name!r}, which the forecast does not have")
+    wanted = quantiles[name]
+    unknown = set(wanted.values.ravel().tolist()) - set(shifts[name].values.tolist())
+    if unknown:
+        raise InputError(
+            f"calibration was fitted for {name} in {shifts[name].values.tolist()}, found "
+            f"{sorted(unknown)}"
+        )
+    return shifts.sel({name: wanted.drop_vars(set(wanted.coords) - {name})}).drop_vars(name)
+
+
+def _where(truth: xr.DataArray, groups: list[str], index: int) -> str:
+    """Which group it is, in words."""
+    if not groups:
+        return ""
+    places = np.unravel_index(index, [truth.sizes[dim] for dim in groups])
+    names = [f"{dim} {truth[dim].values[at]}" for dim, at in zip(groups, places, strict=True)]
+    return f" for {', '.join(names)}"

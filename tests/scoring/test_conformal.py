@@ -9,9 +9,10 @@ from scoring.conformal import (
     ONE_SIDED,
     SYMMETRIC,
     ConformalCalibration,
-    Sample,
+    Shrinkage,
 )
-from scoring.dates import KnownBefore, LeaveDateOut, choose_rule
+from scoring.conformity import conformal_quantile
+from scoring.dates import KnownBefore, LeaveDateOut, Recent, choose_rule, date_weights
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 NORMAL = np.array([-1.645, -0.674, 0.0, 0.674, 1.645])
@@ -116,12 +117,13 @@ def test_cases_without_truth_are_left_out():
 
 def test_quantile_is_the_ceiled_order_statistic():
     scores = np.random.default_rng(0).permutation(np.arange(1.0, 20.0))[None]
-    sample = Sample(np.ones(19), 19.0)
-    assert sample.quantile(scores, 0.1) == 18
-    assert sample.quantile(scores, 0.05) == 19
-    assert sample.quantile(scores, 0.5) == 10
-    weighted = Sample(np.r_[np.ones(18), 1 + 1e-12], 19.0)
-    assert weighted.quantile(scores, 0.1) == 18
+    ones, uneven = np.ones(19), np.r_[np.ones(18), 1 + 1e-12]
+    for weights in (ones, uneven):
+        assert conformal_quantile(scores, weights, 19.0, 0.1) == 18
+        assert conformal_quantile(scores, weights, 19.0, 0.05) == 19
+        assert conformal_quantile(scores, weights, 19.0, 0.5) == 10
+        assert conformal_quantile(scores, weights, 19.0, 0.04) == np.inf
+        assert conformal_quantile(scores, weights, 19.0, 1.0) == -np.inf
 
 
 def test_calibrated_quantiles_do_not_cross():
@@ -153,6 +155,101 @@ def test_levels_without_partner_are_refused():
     quantiles, truth = case(60, 20, 4)
     with pytest.raises(InputError, match="do not come in pairs"):
         ConformalCalibration.fit(quantiles.isel(quantile=[0, 2]), truth, POOLED)
+
+
+def labelled(dates: int, cells: int, seed: int):
+    """One channel, three sites with different biases, two seasons with different errors."""
+    rng = np.random.default_rng(seed)
+    season = np.where(np.arange(dates) % 2, "dry", "wet")
+    width = np.where(season == "wet", 3.0, 1.0)[:, None, None]
+    truth = np.array([-2.0, 0.0, 2.0]) + width * rng.standard_normal((dates, cells, 3))
+    dims = ("init_time", "cell", "site")
+    coordinates = {"site": ["p", "q", "r"], "season": ("init_time", season)}
+    quantiles = np.broadcast_to(NORMAL, (*truth.shape, 5)).copy()
+    return (
+        xr.DataArray(quantiles, coordinates | {"quantile": list(LEVELS)}, (*dims, "quantile")),
+        xr.DataArray(truth, coordinates, dims),
+    )
+
+
+def test_each_label_is_calibrated_by_itself():
+    fitted = ConformalCalibration.fit(
+        *labelled(80, 40, 0), POOLED, conformity=ONE_SIDED, labels=("season",)
+    )
+    assert fitted.shifts.dims == ("season", "site", "quantile")
+    quantiles, truth = labelled(80, 40, 1)
+    calibrated = fitted.apply(quantiles)
+    for season in ("dry", "wet"):
+        chosen = {"init_time": truth.season.values == season}
+        hits = covered(calibrated.isel(chosen), truth.isel(chosen), 0, 4)
+        np.testing.assert_allclose(hits, 0.9, atol=0.03)
+    with pytest.raises(InputError, match=r"season in \['dry', 'wet'\], found \['hot'\]"):
+        fitted.apply(quantiles.assign_coords(season=("init_time", ["hot"] * 80)))
+
+
+def test_labelled_calibration_survives_a_save_and_load(tmp_path):
+    quantiles, truth = labelled(80, 4, 0)
+    fitted = ConformalCalibration.fit(quantiles, truth, POOLED, labels=("season",))
+    fitted.save(tmp_path / "calibration.zarr")
+    loaded = ConformalCalibration.load(tmp_path / "calibration.zarr")
+    xr.testing.assert_identical(loaded.apply(quantiles), fitted.apply(quantiles))
+
+
+def test_shrinkage_runs_from_the_group_to_the_pool():
+    quantiles, truth = labelled(60, 5, 2)
+    own = ConformalCalibration.fit(quantiles, truth, POOLED).shifts
+    pool = ConformalCalibration.fit(quantiles, truth, (*POOLED, "site")).shifts
+    for cases, expected in ((0.0, own), (300.0, (own + pool) / 2), (1e12, pool + 0 * own)):
+        fitted = ConformalCalibration.fit(
+            quantiles, truth, POOLED, shrinkage=Shrinkage(("site",), cases)
+        )
+        np.testing.assert_allclose(fitted.shifts, expected.transpose("site", "quantile"))
+
+
+def test_a_group_with_too_few_cases_takes_the_shift_of_the_pool():
+    quantiles, truth = labelled(60, 5, 2)
+    truth[3:, :, 0] = np.nan  # 15 cases left: enough for 80 %, not for the 5 % level
+    with pytest.raises(InputError, match="at least 19 cases, found 15 for site p"):
+        ConformalCalibration.fit(quantiles, truth, POOLED, conformity=ONE_SIDED)
+    fitted = ConformalCalibration.fit(
+        quantiles, truth, POOLED, conformity=ONE_SIDED, shrinkage=Shrinkage(("site",), 10.0)
+    )
+    pool = ConformalCalibration.fit(quantiles, truth, (*POOLED, "site"), conformity=ONE_SIDED)
+    assert fitted.shifts.sel(site="p", quantile=0.05) == pool.shifts.sel(quantile=0.05)
+    assert fitted.shifts.sel(site="p", quantile=0.25) != pool.shifts.sel(quantile=0.25)
+
+
+def test_recent_dates_count_by_their_effective_number():
+    quantiles, truth = case(60, 30, 3)
+    times = np.datetime64("2006-01-01", "ns") + np.arange(60) * np.timedelta64(1, "D")
+    quantiles, truth = (array.assign_coords(init_time=times) for array in (quantiles, truth))
+    now = times[-1] + np.timedelta64(1, "D")
+    weights = date_weights(Recent(np.timedelta64(10, "D")), truth.init_time, now)
+    ratio = 0.5**0.1
+    effective = (1 - ratio**60) * (1 + ratio) / ((1 - ratio) * (1 + ratio**60))
+    fitted = ConformalCalibration.fit(quantiles, truth, POOLED, weights, counting=EACH_DATE)
+    assert fitted.shifts.attrs["cases"] == pytest.approx(effective)
+    with pytest.raises(InputError, match=r"at least 39 cases, found 27\."):
+        ConformalCalibration.fit(
+            quantiles.assign_coords(quantile=[0.0125, 0.25, 0.5, 0.75, 0.9875]),
+            truth, POOLED, weights, counting=EACH_DATE,
+        )  # fmt: skip
+
+
+def test_recent_dates_follow_a_change():
+    quantiles, truth = case(200, 40, 5)
+    times = np.datetime64("2006-01-01", "ns") + np.arange(200) * np.timedelta64(1, "D")
+    quantiles, truth = (array.assign_coords(init_time=times) for array in (quantiles, truth))
+    truth[:, 150:] += 3.0
+    weights = date_weights(Recent(np.timedelta64(7, "D")), truth.init_time, times[-1])
+    hits = {}
+    for name, weight in (("equal", None), ("recent", weights)):
+        fitted = ConformalCalibration.fit(
+            quantiles, truth, POOLED, weight, conformity=ONE_SIDED
+        ).apply(quantiles)
+        late = {"init_time": slice(150, None)}
+        hits[name] = float((truth <= fitted).isel(late).sel(quantile=0.5).mean())
+    assert abs(hits["recent"] - 0.5) < 0.02 < abs(hits["equal"] - 0.5)
 
 
 INITS = np.datetime64("2006-01-01", "ns") + np.arange(6) * np.timedelta64(4, "D")
