@@ -1,7 +1,31 @@
-"""Scores, quantile aggregation, conformal calibration and significance; knows no models."""
+"""Scores, quantile aggregation, conformal calibration and significance; knows no models.
+
+Import what is slow to load from its own module: `scoring.spectra` needs torch, `scoring.gaussian`
+compiles.
+"""
 
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, SubEnsemble
+from scoring.decisions import relative_economic_value, roc_area, roc_curve
+from scoring.events import JointDistribution, joint_distribution
+from scoring.flatness import expected_reliability_index, histogram_flatness
+from scoring.intervals import (
+    IntervalScore,
+    QuantileScore,
+    WeightedIntervalScore,
+    interval_scores,
+    quantile_scores,
+    weighted_interval_score,
+)
+from scoring.members import BestMemberError, ExpectedOutlier, Gain, closest_member
+from scoring.multivariate import EnergyScore, VariogramScore
 from scoring.quantiles import ensemble_quantiles
+from scoring.regions import REGIONS, Band, Box, Mask, region_weights, season_weights
+from scoring.reliability import (
+    consistency_band,
+    corp_decomposition,
+    murphy_decomposition,
+    reliability_diagram,
+)
 from scoring.score import Score
 from scoring.statistic import OMIT, PROPAGATE, Statistic, evaluate
 from scoring.sums import Sums, merge
@@ -11,14 +35,43 @@ __all__ = [
     "FAIR",
     "OMIT",
     "PROPAGATE",
+    "REGIONS",
     "STANDARD",
     "STRATIFIED",
     "AlmostFair",
+    "Band",
+    "BestMemberError",
+    "Box",
+    "EnergyScore",
+    "ExpectedOutlier",
+    "Gain",
+    "IntervalScore",
+    "JointDistribution",
+    "Mask",
+    "QuantileScore",
     "Score",
     "Statistic",
     "SubEnsemble",
     "Sums",
+    "VariogramScore",
+    "WeightedIntervalScore",
+    "closest_member",
+    "consistency_band",
+    "corp_decomposition",
     "ensemble_quantiles",
     "evaluate",
+    "expected_reliability_index",
+    "histogram_flatness",
+    "interval_scores",
+    "joint_distribution",
     "merge",
+    "murphy_decomposition",
+    "quantile_scores",
+    "region_weights",
+    "relative_economic_value",
+    "reliability_diagram",
+    "roc_area",
+    "roc_curve",
+    "season_weights",
+    "weighted_interval_score",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import exp, lgamma, log
+
 import numpy as np
 import xarray as xr
 from scipy.special import gammaincc
-from scipy.stats import binom
 
 from data.errors import InputError
 
@@ -49,11 +50,12 @@ def expected_reliability_index(bins: int, cases: int) -> float:
         return 0.0
     share = 1 / bins
     above = cases // bins + 1
-    chance = float(binom.pmf(above, cases, share))
+    ways = lgamma(cases + 1) - lgamma(above + 1) - lgamma(cases - above + 1)
+    chance = exp(ways + above * log(share) + (cases - above) * log(1 - share))
     return 2 * above * (1 - share) * chance / (cases * share)
 
 
-def flatness(histogram: xr.DataArray, cases: int) -> xr.Dataset:
+def histogram_flatness(histogram: xr.DataArray, cases: int) -> xr.Dataset:
     """Departure of a rank histogram from flat, beside its null values.
 
     Parameters

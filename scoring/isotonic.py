@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def isotonic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def isotonic_regression(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The increasing values nearest to some values, in weighted least squares.
 
     Pools adjacent violators (Ayer et al., 1955, doi:10.1214/aoms/1177728423), for all series at a

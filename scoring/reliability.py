@@ -14,7 +14,7 @@ import xarray as xr
 from data.errors import InputError
 from data.key import Key
 from scoring.events import JointDistribution
-from scoring.isotonic import isotonic
+from scoring.isotonic import isotonic_regression
 from scoring.score import Score
 
 
@@ -36,7 +36,7 @@ def reliability_diagram(joint: xr.DataArray) -> xr.Dataset:
     frequency, events = _shares(joint)
     observed = events / frequency.where(frequency > 0)
     fit = xr.apply_ufunc(
-        isotonic,
+        isotonic_regression,
         observed,
         frequency,
         input_core_dims=[["probability"], ["probability"]],
@@ -203,7 +203,7 @@ def _resampled(
     counts = generator.multinomial(cases, shares / shares.sum(), resamples)
     events = generator.binomial(counts, probability)
     rate = events / np.maximum(counts, 1)
-    fit = isotonic(rate, counts)
+    fit = isotonic_regression(rate, counts)
     gain = ((probability - rate) ** 2 - (fit - rate) ** 2) * counts
     # Between the probabilities that were drawn the curve is linear, as it is drawn.
     for curve, count in zip(fit, counts, strict=True):

@@ -57,7 +57,7 @@ class Spectrum:
         return key_of(self)
 
 
-def spectra(
+def angular_spectra(
     forecast: xr.DataArray, truth: xr.DataArray, sphere: Sphere, member_dim: str = "number"
 ) -> xr.Dataset:
     """Angular power spectra of an ensemble and its truth.

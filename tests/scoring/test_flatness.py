@@ -4,7 +4,7 @@ import xarray as xr
 from scipy.stats import binom, chisquare
 
 from data.errors import InputError
-from scoring.flatness import expected_reliability_index, flatness, reliability_index
+from scoring.flatness import expected_reliability_index, histogram_flatness, reliability_index
 from scoring.rank import RankHistogram
 
 
@@ -23,7 +23,7 @@ def test_expected_index_is_the_sum_over_all_counts(bins, cases):
 
 
 def test_indices_of_calibrated_histograms_are_their_null_values_on_average():
-    found = flatness(histograms(8, 60, 4000), 60)
+    found = histogram_flatness(histograms(8, 60, 4000), 60)
     index = found.reliability_index
     assert float(index.mean() - found.expected_reliability_index) == pytest.approx(
         0, abs=3 * float(index.std()) / np.sqrt(4000)
@@ -39,7 +39,7 @@ def test_index_of_many_cases_goes_with_their_root():
 
 def test_chi_square_is_that_of_scipy():
     shares = histograms(8, 60, 5)
-    found = flatness(shares, 60)
+    found = histogram_flatness(shares, 60)
     expected = chisquare(shares.values * 60, axis=1)
     np.testing.assert_allclose(found.chi_square, expected.statistic, rtol=1e-12)
     np.testing.assert_allclose(found.p_value, expected.pvalue, rtol=1e-10)
@@ -47,13 +47,13 @@ def test_chi_square_is_that_of_scipy():
 
 
 def test_flat_is_zero_and_one_bin_for_all_is_the_worst():
-    flat = flatness(xr.DataArray(np.full(4, 0.25), dims="bin"), 100)
+    flat = histogram_flatness(xr.DataArray(np.full(4, 0.25), dims="bin"), 100)
     assert float(flat.reliability_index) == 0
     assert float(flat.p_value) == 1
     single = xr.DataArray([1.0, 0, 0, 0], dims="bin")
     assert float(reliability_index(single)) == 1.5
-    assert float(flatness(single, 100).chi_square) == pytest.approx(300)
-    assert np.isnan(flatness(single * np.nan, 100).p_value)
+    assert float(histogram_flatness(single, 100).chi_square) == pytest.approx(300)
+    assert np.isnan(histogram_flatness(single * np.nan, 100).p_value)
     assert expected_reliability_index(1, 10) == 0
 
 
@@ -61,7 +61,7 @@ def test_an_underdispersed_ensemble_is_told_apart():
     rng = np.random.default_rng(4)
     forecast = xr.DataArray(0.6 * rng.standard_normal((7, 300)), dims=("number", "x"))
     truth = xr.DataArray(rng.standard_normal(300), dims="x")
-    found = flatness(RankHistogram(8)(forecast, truth).mean("x"), 300)
+    found = histogram_flatness(RankHistogram(8)(forecast, truth).mean("x"), 300)
     assert found.reliability_index > 3 * found.expected_reliability_index
     assert found.delta > 5
     assert found.p_value < 1e-6
@@ -71,4 +71,4 @@ def test_no_cases_and_one_bin_are_refused():
     with pytest.raises(InputError, match="needs bins and cases, found 5 and 0"):
         expected_reliability_index(5, 0)
     with pytest.raises(InputError, match="whether 1 bin is flat"):
-        flatness(xr.DataArray([1.0], dims="bin"), 10)
+        histogram_flatness(xr.DataArray([1.0], dims="bin"), 10)

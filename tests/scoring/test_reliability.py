@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import xarray as xr
 import xskillscore
-from scipy.optimize import isotonic_regression
+from scipy import optimize
 
 from data.errors import InputError
 from data.key import Key
 from scoring.events import JointDistribution, joint_distribution
-from scoring.isotonic import isotonic
+from scoring.isotonic import isotonic_regression
 from scoring.reliability import (
     consistency_band,
     corp_decomposition,
@@ -45,28 +45,32 @@ def greatest_minorant(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def test_isotonic_regression_is_its_definition_and_that_of_scipy():
     rng = np.random.default_rng(0)
     values, weights = np.round(rng.random((30, 12)), 1), rng.random((30, 12))
-    fit = isotonic(values, weights)
+    fit = isotonic_regression(values, weights)
     for value, weight, row in zip(values, weights, fit, strict=True):
         np.testing.assert_allclose(row, greatest_minorant(value, weight), atol=1e-12)
-        np.testing.assert_allclose(row, isotonic_regression(value, weights=weight).x, atol=1e-12)
+        np.testing.assert_allclose(
+            row, optimize.isotonic_regression(value, weights=weight).x, atol=1e-12
+        )
 
 
 def test_isotonic_regression_projects():
     rng = np.random.default_rng(1)
     values, weights = rng.random((40, 25)), rng.random((40, 25))
-    fit = isotonic(values, weights)
+    fit = isotonic_regression(values, weights)
     assert (np.diff(fit, axis=1) >= -1e-15).all()
-    np.testing.assert_allclose(isotonic(fit, weights), fit, atol=1e-14)
+    np.testing.assert_allclose(isotonic_regression(fit, weights), fit, atol=1e-14)
     np.testing.assert_allclose((fit * weights).sum(1), (values * weights).sum(1), rtol=1e-13)
-    np.testing.assert_allclose(-isotonic(-fit[:, ::-1], weights[:, ::-1])[:, ::-1], fit, atol=1e-14)
+    np.testing.assert_allclose(
+        -isotonic_regression(-fit[:, ::-1], weights[:, ::-1])[:, ::-1], fit, atol=1e-14
+    )
 
 
 def test_entries_without_weight_have_no_say():
     values = np.array([[np.nan, 0.4, 9.0, 0.2, np.nan, 0.8]])
-    fit = isotonic(values, np.array([0, 1, 0, 1, 0, 1.0]))
+    fit = isotonic_regression(values, np.array([0, 1, 0, 1, 0, 1.0]))
     np.testing.assert_allclose(fit, [[0.3, 0.3, 0.3, 0.3, 0.3, 0.8]])
-    assert np.isnan(isotonic(np.array([0.1, np.nan]), np.ones(2))).all()
-    assert np.isnan(isotonic(np.array([0.1, 0.2]), np.zeros(2))).all()
+    assert np.isnan(isotonic_regression(np.array([0.1, np.nan]), np.ones(2))).all()
+    assert np.isnan(isotonic_regression(np.array([0.1, 0.2]), np.zeros(2))).all()
 
 
 def test_diagram_by_probability_is_that_of_xskillscore():
@@ -86,7 +90,7 @@ def test_corp_is_isotonic_regression_of_single_events_and_its_parts_add_up():
     p, y = probability.values[order], event.values[order].astype(float)
     blocks = [y[p == value] for value in np.unique(p)]
     means = np.array([block.mean() for block in blocks])
-    fit = isotonic_regression(means, weights=[block.size for block in blocks]).x
+    fit = optimize.isotonic_regression(means, weights=[block.size for block in blocks]).x
     curve = fit[np.searchsorted(np.unique(p), p)]
     brier, recalibrated = ((p - y) ** 2).mean(), ((curve - y) ** 2).mean()
     reference = ((y.mean() - y) ** 2).mean()

@@ -7,7 +7,7 @@ from data.errors import InputError
 from data.grid import Grid
 from data.sphere import Sphere
 from scoring.score import mean_of
-from scoring.spectra import Spectrum, power_ratio, spectra, spectral_spread_skill
+from scoring.spectra import Spectrum, angular_spectra, power_ratio, spectral_spread_skill
 from scoring.sums import Sums
 
 GRID = Grid("legendre-gauss", 16, 32)
@@ -40,7 +40,7 @@ def area_mean(field: xr.DataArray) -> xr.DataArray:
 @pytest.mark.parametrize("level", [0.0, 54_000.0])
 def test_spectra_add_up_to_area_means(level):
     forecast, truth = fields(level=level)
-    found = spectra(forecast, truth, SPHERE).sum("degree")
+    found = angular_spectra(forecast, truth, SPHERE).sum("degree")
     mean = forecast.mean("number")
     for of, expected in {
         "members": area_mean(forecast**2).mean("number"),
@@ -58,7 +58,7 @@ def test_power_lies_at_the_degree_of_a_harmonic():
     angle = np.deg2rad(GRID.longitude)
     harmonic = np.sqrt(5 / 3) * 1.5 * (1 - sine**2) * np.cos(2 * angle)  # degree 2, order 2
     truth = xr.DataArray(harmonic, dims=("latitude", "longitude"))
-    found = spectra(3 * truth, truth, SPHERE)
+    found = angular_spectra(3 * truth, truth, SPHERE)
     expected = np.zeros(11)
     expected[2] = area_mean(truth**2).item()
     np.testing.assert_allclose(found[KEYS["truth"]], expected, atol=1e-6)
@@ -69,23 +69,23 @@ def test_power_lies_at_the_degree_of_a_harmonic():
 
 def test_mean_and_variance_share_the_power_of_the_members():
     forecast, truth = fields(7)
-    found = spectra(forecast, truth, SPHERE)
+    found = angular_spectra(forecast, truth, SPHERE)
     total = found[KEYS["mean"]] + 6 / 7 * found[KEYS["variance"]]
     np.testing.assert_allclose(total, found[KEYS["members"]], rtol=1e-5)
 
 
 def test_blocks_of_members_change_nothing(monkeypatch):
     forecast, truth = fields(7)
-    expected = spectra(forecast, truth, SPHERE)
+    expected = angular_spectra(forecast, truth, SPHERE)
     monkeypatch.setattr("scoring.spectra._BLOCK_VALUES", 2 * truth[0].size)
-    xr.testing.assert_allclose(spectra(forecast, truth, SPHERE), expected, rtol=1e-5)
+    xr.testing.assert_allclose(angular_spectra(forecast, truth, SPHERE), expected, rtol=1e-5)
 
 
 def test_dimensions_may_come_in_any_order():
     forecast, truth = fields()
-    found = spectra(forecast.transpose("longitude", "number", "latitude", "init_time"), truth,
-                    SPHERE)  # fmt: skip
-    xr.testing.assert_allclose(found, spectra(forecast, truth, SPHERE), rtol=1e-6)
+    shuffled = forecast.transpose("longitude", "number", "latitude", "init_time")
+    found = angular_spectra(shuffled, truth, SPHERE)
+    xr.testing.assert_allclose(found, angular_spectra(forecast, truth, SPHERE), rtol=1e-6)
     assert found[KEYS["mean"]].dims == ("init_time", "degree")
 
 
@@ -94,7 +94,7 @@ def test_scores_of_an_exchangeable_ensemble_are_one_at_every_degree():
     for seed in range(2):
         forecast, truth = fields(6, 150, seed=seed)
         forecast["init_time"] = truth["init_time"] = np.arange(150) + 150 * seed
-        values = spectra(forecast, truth, SPHERE)
+        values = angular_spectra(forecast, truth, SPHERE)
         parts.append(Sums.of(values, xr.ones_like(values.init_time, float), ()))
     sums = parts[1] + parts[0]
     ratio = power_ratio("members", 10).of(sums)
@@ -110,7 +110,7 @@ def test_scores_of_an_exchangeable_ensemble_are_one_at_every_degree():
 def test_missing_values_stay_in_their_sample():
     forecast, truth = fields()
     forecast[1, 2, 3, 4] = np.nan
-    found = spectra(forecast, truth, SPHERE)
+    found = angular_spectra(forecast, truth, SPHERE)
     assert np.isnan(found[KEYS["members"]][1]).all()
     assert np.isfinite(found[KEYS["truth"]]).all()
     assert np.isfinite(found.isel(init_time=[0, 2]).to_array()).all()
@@ -119,8 +119,8 @@ def test_missing_values_stay_in_their_sample():
 def test_what_is_not_on_the_sphere_is_refused():
     forecast, truth = fields()
     with pytest.raises(InputError, match=r"no dimension \['longitude'\]"):
-        spectra(forecast.isel(longitude=0), truth.isel(longitude=0), SPHERE)
+        angular_spectra(forecast.isel(longitude=0), truth.isel(longitude=0), SPHERE)
     with pytest.raises(InputError, match="do not fit"):
-        spectra(forecast, truth, Sphere(Grid("equiangular", 19, 36)))
+        angular_spectra(forecast, truth, Sphere(Grid("equiangular", 19, 36)))
     with pytest.raises(InputError, match="no spectrum of 'noise'"):
         Spectrum("noise", 10)
