@@ -76,18 +76,22 @@ class Sums:
         return Sums(totals, weights)
 
     def sel(self, labels: Mapping[str, object]) -> Sums:
-        """The sums at these labels; a dimension with one label is dropped.
+        """The sums at these labels, of the statistics that have them; single labels are dropped.
 
         Raises
         ------
         InputError
-            If a label is not there.
+            If no statistic has them.
         """
-        try:
-            totals = {key: total.sel(labels, drop=True) for key, total in self.totals.items()}
-            weights = {key: weight.sel(labels, drop=True) for key, weight in self.weights.items()}
-        except KeyError as error:
-            raise InputError(f"sums have no {dict(labels)}: {error}") from error
+        totals, weights = {}, {}
+        for key, total in self.totals.items():
+            try:
+                totals[key] = total.sel(labels, drop=True)
+                weights[key] = self.weights[key].sel(labels, drop=True)
+            except KeyError:
+                continue
+        if not totals:
+            raise InputError(f"no sums have {dict(labels)}, found sums of {', '.join(self.keys)}")
         return Sums(totals, weights)
 
     def mean(self, key: str, over: Sequence[str] = ("init_time",)) -> xr.DataArray:
