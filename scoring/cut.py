@@ -127,12 +127,16 @@ class Cut:
 
     @cached_property
     def _beyond(self) -> np.ndarray:
-        """d - v of that block, (cell, threshold, length), in the precision of the members."""
+        """d - v of that block, (cell, threshold, length).
+
+        In float64, since a threshold may lie far from members that are near each other.
+        """
         blocks = self.members.blocks
         places = self._block + self._cells * blocks.shape[1]
         divided = blocks.reshape(-1, self._length).take(places, axis=0)
-        divided -= self.values.astype(divided.dtype)[..., None]
-        return divided
+        if not self.values.any():  # the truth: nothing to subtract, so nothing to lose
+            return divided
+        return np.subtract(divided, self.values[..., None], dtype=np.float64)
 
     @cached_property
     def _over(self) -> np.ndarray:
@@ -144,7 +148,8 @@ class Cut:
 
     def _summed(self, amounts: np.ndarray) -> np.ndarray:
         """Sums over the divided block, plain and by position, (2, cell, threshold), float64."""
-        sums = amounts.reshape(-1, self._length) @ self.members.basis
+        basis = self.members.basis.astype(amounts.dtype)
+        sums = amounts.reshape(-1, self._length) @ basis
         return sums.T.astype(np.float64).reshape(2, *self.values.shape)
 
     def _weighted(self, sums: np.ndarray) -> np.ndarray:
@@ -162,7 +167,7 @@ def count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     ascending : numpy.ndarray
-        (cell, entry), contiguous along entries.
+        (cell, entry)
     values : numpy.ndarray
         (cell, ...), of the same type.
 
@@ -172,6 +177,8 @@ def count_not_above(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
         The shape of `values`, int; 0 for NaN.
     """
     cells, left = ascending.shape
+    if ascending.strides[1] != ascending.itemsize:
+        ascending = np.ascontiguousarray(ascending)
     stride = ascending.strides[0] // ascending.itemsize
     flat = np.lib.stride_tricks.as_strided(
         ascending, ((cells - 1) * stride + left,), (ascending.itemsize,), writeable=False

@@ -34,7 +34,7 @@ class Exact:
     def index(self, tile: Tile, climate: Reference) -> np.ndarray:
         """(cell,)"""
         levels = np.array(climate.levels)
-        quantiles = climate.deviations(tile).astype(tile.padded.dtype)
+        quantiles = climate.deviations(tile).astype(tile.dtype)
         members = tile.deviations
         # A quantile equal to a member is not below it.
         rank = count_not_above(quantiles, np.nextafter(members, -np.inf))

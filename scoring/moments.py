@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from scoring.statistic import Statistic
+from scoring.thresholds import Reference
 from scoring.tile import Tile
 
 
@@ -132,6 +133,11 @@ class OfAreaMean(Statistic):
     def labels(self) -> dict[str, np.ndarray]:
         """Of the statistic."""
         return self.statistic.labels
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Of the statistic."""
+        return self.statistic.references
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, *labels)"""

@@ -153,7 +153,7 @@ class Indicators:
     @property
     def centred(self) -> np.ndarray:
         """(cell, threshold, member); of the indicators, not less the truth's."""
-        values = self._cut.values.astype(self._tile.padded.dtype)
+        values = self._cut.values.astype(self._tile.dtype)
         return (self._tile.centred[:, None] > values[..., None]).astype(np.float64)
 
 

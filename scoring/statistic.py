@@ -211,19 +211,21 @@ def evaluate_arrays(
     Raises
     ------
     InputError
-        If shapes do not fit or there are too few members.
+        If shapes do not fit, a reference is not there, or there are too few members.
     """
     forecast, truth = np.asarray(forecast), np.asarray(truth)
     members = forecast.shape[axis]
     cells = tuple(np.delete(forecast.shape, axis % forecast.ndim))
     if truth.shape != cells:
         raise InputError(f"truth has shape {truth.shape}, the forecast's cells have {cells}")
-    _check_members(statistics, members)
+    references = references or {}
+    check_needs(statistics, members, references)
     structure = structure or Structure.independent(members)
     blocks = three_axes(forecast, axis)
     target = truth.reshape(blocks.shape[0], blocks.shape[2])
     beside = {
-        name: np.reshape(values, (target.size, -1)) for name, values in (references or {}).items()
+        reference: np.reshape(values, (target.size, len(reference.levels)))
+        for reference, values in references.items()
     }
     results = {
         statistic: np.empty((target.size, *(axis.size for axis in statistic.labels.values())))
@@ -243,13 +245,29 @@ def evaluate_arrays(
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
 
 
-def _check_members(statistics: Sequence[Statistic], members: int) -> None:
+def check_needs(
+    statistics: Sequence[Statistic], members: int, references: Mapping[Reference, object]
+) -> None:
+    """Refuse too few members, and references that are not there.
+
+    Raises
+    ------
+    InputError
+        Naming the statistic.
+    """
     for statistic in statistics:
         if members < statistic.minimum_members:
             raise InputError(
                 f"{statistic.key} needs at least {statistic.minimum_members} members, "
                 f"found {members}"
             )
+        for reference in statistic.references:
+            if reference not in references:
+                found = sorted({known.name for known in references})
+                raise InputError(
+                    f"{statistic.key} needs the reference {reference.name!r} with levels "
+                    f"{reference.levels}, found {found}"
+                )
 
 
 def _check_labels(statistics: Sequence[Statistic]) -> None:

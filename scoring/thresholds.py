@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ class Reference:
 
     The name is what identifies the field: give another climatology another name. The field itself
     is an argument of `evaluate`, ``references={name: field}``, with a `quantile` dimension that
-    has these levels.
+    has these levels. It is compared in the precision of the members.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ class Reference:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """Quantile minus truth, (cell, level), float64."""
-        return tile.references[self] - tile.truth[:, None].astype(np.float64)
+        values = tile.references[self].astype(tile.dtype)
+        return values.astype(np.float64) - tile.truth[:, None]
 
     def field(self, fields: Mapping[str, xr.DataArray], cells: xr.DataArray) -> np.ndarray:
         """The quantiles at some cells, (*cells, level).
@@ -97,7 +98,6 @@ class Constants:
     """
 
     values: tuple[float, ...]
-    references: tuple[Reference, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.values or not np.isfinite(self.values).all():
@@ -108,9 +108,14 @@ class Constants:
         """The values."""
         return {"threshold": np.array(self.values, float)}
 
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """None."""
+        return ()
+
     def deviations(self, tile: Tile) -> np.ndarray:
         """Threshold minus truth, (cell, threshold), float64."""
-        values = np.array(self.values, tile.padded.dtype)
+        values = np.array(self.values, tile.dtype)
         return values.astype(np.float64) - tile.truth[:, None]
 
 

@@ -104,6 +104,11 @@ class Tile:
     _cuts: dict[Divider, Cut] = field(default_factory=dict, init=False, repr=False)
 
     @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64: precision of the members."""
+        return self.padded.dtype
+
+    @property
     def deviations(self) -> np.ndarray:
         """(cell, member), float32 or float64: member minus truth, ascending along members."""
         return self.padded[:, : self.size]
@@ -122,7 +127,7 @@ class Tile:
     def basis(self) -> np.ndarray:
         """Ones and 0, 1, ...: what the members of a block are summed with, (length, 2)."""
         length = block_length(self.size)
-        return np.stack([np.ones(length), np.arange(length)], axis=1).astype(self.padded.dtype)
+        return np.stack([np.ones(length), np.arange(length)], axis=1).astype(self.dtype)
 
     @cached_property
     def prefix(self) -> np.ndarray:

@@ -4,11 +4,25 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring import crps, moments
-from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, SubEnsemble
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS, SubEnsemble
+from scoring.events import JointDistribution
+from scoring.extremes import DISCRETE, ExtremeForecastIndex, ShiftOfTails
+from scoring.gaussian import GaussianCRPS
+from scoring.intervals import IntervalScore, QuantileScore, WeightedIntervalScore
+from scoring.members import BestMemberError, ExpectedOutlier, Gain
+from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
 from scoring.quantiles import LINEAR, IntervalHits, Quantiles
 from scoring.rank import Outlier, Rank, RankHistogram
-from scoring.statistic import OMIT, evaluate, evaluate_arrays
+from scoring.statistic import OMIT, PROPAGATE, evaluate, evaluate_arrays
+from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure, three_axes, tiles
+from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
+
+THRESHOLDS = Constants((3.0, 5.0))
+CLIMATE = Reference("climate", (0.0, 0.1, 0.25, 0.5, 0.9, 0.99, 1.0))
+QUANTILES = np.array([-3.0, 2.375, 3.625, 5.0, 7.625, 9.75, 13.0])
+WIDE = Between(Constants((-1.0, 1.0)), Constants((9.0, 11.0)))
+INTERVALS = Between(Constants((3.0, 4.0)), Constants((5.0, 4.5)))
 
 STATISTICS = (
     CRPS(FAIR), CRPS(STANDARD), CRPS(STRATIFIED), CRPS(AlmostFair()), CRPS(SubEnsemble(4)),
@@ -17,6 +31,17 @@ STATISTICS = (
     moments.AnomalyProduct(), moments.SquaredForecast(), moments.SquaredTruth(),
     moments.OfAreaMean(moments.Variance()), Rank(), Outlier(), RankHistogram(11), RankHistogram(7),
     Quantiles(), Quantiles((0.1, 0.5), LINEAR), IntervalHits(), IntervalHits((0.5,)),
+    ExpectedCRPS((1, 5, 20)), Exceedance(THRESHOLDS), Exceedance(CLIMATE), BrierScore(THRESHOLDS),
+    BrierScore(THRESHOLDS, STRATIFIED), BrierScore(CLIMATE, STANDARD),
+    RankedProbabilityScore(THRESHOLDS), RankedProbabilityScore(CLIMATE, STANDARD),
+    *(ThresholdWeightedCRPS(weight(THRESHOLDS)) for weight in (Above, Below)),
+    ThresholdWeightedCRPS(Above(CLIMATE), STANDARD), ThresholdWeightedCRPS(INTERVALS),
+    ThresholdWeightedCRPS(Below(THRESHOLDS), STRATIFIED), OutcomeWeightedCRPS(WIDE, STANDARD),
+    OutcomeWeightedCRPS(Above(Constants((2.0,)))), OutcomeWeightedCRPS(Below(Constants((8.0,)))),
+    ExtremeForecastIndex(CLIMATE), ExtremeForecastIndex(CLIMATE, DISCRETE), ShiftOfTails("climate"),
+    JointDistribution(THRESHOLDS, 10), JointDistribution(CLIMATE, 4), ExpectedOutlier((1, 4, 9)),
+    BestMemberError((1, 4, 9)), Gain(), QuantileScore(), QuantileScore((0.1, 0.5), LINEAR),
+    IntervalScore(), IntervalScore((0.5,), LINEAR), WeightedIntervalScore(), GaussianCRPS(),
 )  # fmt: skip
 each_statistic = pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.key)
 
@@ -29,6 +54,14 @@ def arrays(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def value(statistic, forecast, truth, axis=1, **options):
+    references = {
+        reference: np.broadcast_to(
+            QUANTILES[np.isin(CLIMATE.levels, reference.levels)],
+            (*truth.shape, len(reference.levels)),
+        )
+        for reference in statistic.references
+    }
+    options = {"references": references} | options
     return evaluate_arrays((statistic,), forecast, truth, axis, **options)[statistic]
 
 
@@ -116,7 +149,8 @@ def test_labelled_call_gives_the_same_numbers(statistic):
     coordinates = {"y": np.arange(5) * 2.0}
     labelled = xr.DataArray(forecast, coordinates, ("time", "number", "y", "x"))
     observed = xr.DataArray(truth, coordinates, ("time", "y", "x")).transpose("x", "time", "y")
-    result = statistic(labelled, observed)
+    climate = xr.DataArray(QUANTILES, {"quantile": list(CLIMATE.levels)}, "quantile")
+    result = statistic(labelled, observed, references={"climate": climate})
     assert result.dims == ("time", "y", "x", *statistic.labels)
     np.testing.assert_array_equal(result, value(statistic, forecast, truth))
 
@@ -176,3 +210,74 @@ def test_truth_of_another_shape_is_refused():
 def test_no_members_are_refused():
     with pytest.raises(InputError, match="fair needs at least 2 members, found 0"):
         value(CRPS(), np.empty((0, 3)), np.zeros(3), 0)
+
+
+def test_references_are_asked_for_by_name_and_level():
+    forecast, truth = arrays()
+    labelled = xr.DataArray(forecast, dims=("t", "number", "y", "x"))
+    observed = xr.DataArray(truth, dims=("t", "y", "x"))
+    statistic = Exceedance(Reference("era5", (0.5, 0.95)))
+    with pytest.raises(InputError, match="no reference 'era5' was given"):
+        statistic(labelled, observed)
+    climate = xr.DataArray([1.0, 2.0], {"quantile": [0.5, 0.9]}, "quantile")
+    with pytest.raises(InputError, match=r"reference 'era5' has no quantiles at \[0\.95\]"):
+        statistic(labelled, observed, references={"era5": climate})
+    with pytest.raises(InputError, match="has no dimension quantile"):
+        statistic(labelled, observed, references={"era5": climate[0]})
+    with pytest.raises(InputError, match="needs the reference 'era5'"):
+        evaluate_arrays((statistic,), forecast, truth, 1)
+
+
+def test_reference_may_lack_dimensions_and_have_them_in_any_order():
+    forecast, truth = arrays()
+    fields = np.sort(np.random.default_rng(3).normal(5, 2, (6, 3, 5)), axis=1)
+    climate = xr.DataArray(fields, {"quantile": [0.1, 0.5, 0.9]}, ("x", "quantile", "y"))
+    statistic = Exceedance(Reference("era5", (0.5, 0.9)))
+    found = statistic(
+        xr.DataArray(forecast, dims=("t", "number", "y", "x")),
+        xr.DataArray(truth, dims=("t", "y", "x")), references={"era5": climate},
+    )  # fmt: skip
+    expected = (forecast[..., None] > fields[:, 1:].transpose(2, 0, 1)).mean(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+def test_statistics_that_label_an_axis_differently_are_refused_together():
+    forecast, truth = arrays()
+    labelled = xr.DataArray(forecast, dims=("t", "number", "y", "x"))
+    observed = xr.DataArray(truth, dims=("t", "y", "x"))
+    statistics = (Exceedance(Constants((1.0,))), Exceedance(Constants((2.0,))))
+    with pytest.raises(InputError, match="different values of threshold: evaluate them apart"):
+        evaluate(statistics, labelled, observed)
+
+
+def test_omitting_keeps_who_depends_on_whom():
+    forecast, truth = arrays()
+    structure = Structure(np.repeat([0, 1], 5), np.array([-1, 0, 0, 1, 1] * 2))
+    for statistic in (CRPS(STRATIFIED), ThresholdWeightedCRPS(Above(THRESHOLDS), STRATIFIED)):
+        kept = np.delete(np.arange(10), [0, 6])
+        smaller = Structure(structure.groups[kept], structure.pairs[kept])
+        expected = value(statistic, forecast[:, kept], truth, structure=smaller)
+        gaps = forecast.copy()
+        gaps[1:, [0, 6]] = np.nan
+        found = value(statistic, gaps, truth, structure=structure, missing=OMIT)
+        np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-12, atol=1e-12)
+        whole = value(statistic, forecast, truth, structure=structure)
+        np.testing.assert_allclose(found[0], whole[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT], ids=["propagate", "omit"])
+@each_statistic
+def test_a_missing_reference_makes_its_cell_missing(statistic, missing):
+    forecast, truth = arrays()
+    holes = {}
+    for reference in statistic.references:
+        holes[reference] = np.tile(
+            QUANTILES[np.isin(CLIMATE.levels, reference.levels)], (*truth.shape, 1)
+        )
+        holes[reference][1, 2, 3] = np.nan
+    found = value(statistic, forecast, truth, references=holes, missing=missing)
+    expected = value(statistic, forecast, truth)
+    if statistic.references:
+        assert np.isnan(found[1, 2, 3]).all()
+        found[1, 2, 3] = expected[1, 2, 3]
+    np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from scoring import moments
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS
+from scoring.device import evaluate_tensor
+from scoring.extremes import DISCRETE, EXACT, ExtremeForecastIndex, ShiftOfTails
+from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
+from scoring.quantiles import IntervalHits, Quantiles
+from scoring.rank import Outlier, Rank, RankHistogram
+from scoring.statistic import evaluate_arrays
+from scoring.thresholds import Constants, Reference
+from scoring.tile import Structure
+from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
+
+EVENTS = Constants((-1.0, 0.0, 2.0))
+CLIMATE = Reference("climate", (0.0, 0.1, 0.9, 0.99, 1.0))
+TAIL = Reference("climate", (0.9, 0.99))
+BAND = Between(EVENTS, Constants((0.5, 3.0, 4.0)))
+STATISTICS = (
+    CRPS(FAIR), CRPS(STANDARD), CRPS(AlmostFair()), CRPS(STRATIFIED), ExpectedCRPS((2, 5)),
+    *(ThresholdWeightedCRPS(weight) for weight in (Above(EVENTS), Below(EVENTS), BAND)),
+    *(OutcomeWeightedCRPS(weight) for weight in (Above(EVENTS), Below(EVENTS), BAND)),
+    Exceedance(EVENTS), Exceedance(TAIL), BrierScore(EVENTS), RankedProbabilityScore(EVENTS),
+    Quantiles(), IntervalHits(), Rank(), RankHistogram(7), Outlier(),
+    moments.EnsembleMean(), moments.Variance(), moments.SquaredError(), moments.SquaredTruth(),
+    ExtremeForecastIndex(CLIMATE, DISCRETE), ExtremeForecastIndex(CLIMATE, EXACT),
+    ShiftOfTails("climate"),
+)  # fmt: skip
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "digits"), [(np.float32, 1e-5), (np.float64, 1e-10)])
+def test_a_tensor_gives_the_numbers_of_an_array(device, dtype, digits):
+    rng = np.random.default_rng(0)
+    forecast = (rng.normal(0.5, 2, (4, 33, 6))).astype(dtype)
+    forecast[:, :12] = np.round(forecast[:, :12])
+    truth = np.round(rng.normal(0, 2, (4, 6))).astype(dtype)
+    forecast[1, 5, 2], truth[3, 3] = np.nan, np.nan
+    structure = Structure(np.repeat([0, 1, 2], 11), np.full(33, -1))
+    climate = np.sort(rng.normal(0, 2, (4, 6, 5)), axis=-1).astype(dtype)
+    references = {CLIMATE: climate, TAIL: climate[..., 2:4]}
+    expected = evaluate_arrays(
+        STATISTICS, forecast, truth, 1, structure=structure, references=references
+    )
+    found = evaluate_tensor(
+        STATISTICS, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device), 1,
+        structure, {name: torch.from_numpy(field.copy()) for name, field in references.items()},
+    )  # fmt: skip
+    for statistic, values in expected.items():
+        tensor = found[statistic]
+        assert tensor.device.type == device
+        assert tensor.dtype == torch.float64
+        np.testing.assert_allclose(
+            tensor.cpu(), values, rtol=digits, atol=digits, err_msg=statistic.key
+        )
+
+
+def test_cells_in_several_pieces_are_the_same(monkeypatch):
+    rng = np.random.default_rng(1)
+    forecast, truth = torch.from_numpy(rng.normal(size=(9, 50))), torch.zeros(50).double()
+    whole = evaluate_tensor((CRPS(),), forecast, truth)[CRPS()]
+    monkeypatch.setattr("scoring.device._CELLS_TIMES_MEMBERS", 70)
+    pieces = evaluate_tensor((CRPS(),), forecast, truth)[CRPS()]
+    torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_shapes_and_needs_are_checked():
+    forecast = torch.zeros(1, 5)
+    with pytest.raises(InputError, match=r"truth has shape \(4,\), the forecast's cells have \(5,"):
+        evaluate_tensor((CRPS(STANDARD),), forecast, torch.zeros(4))
+    with pytest.raises(InputError, match="needs at least 2 members, found 1"):
+        evaluate_tensor((CRPS(FAIR),), forecast, torch.zeros(5))
+    with pytest.raises(InputError, match="needs the reference 'climate'"):
+        evaluate_tensor((Exceedance(TAIL),), forecast, torch.zeros(5))
