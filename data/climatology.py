@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 from zarr.codecs import BloscCodec
 
@@ -191,11 +190,11 @@ class Climatology:
         """
         self._check(channels)
         names = [name + suffix for name in channels for suffix in ("", "_mean", "_std")]
-        chosen = [self.dataset[names].isel(self._season(time)) for time in times]
-        chosen = [one.drop_vars(("dayofyear", "hour"), errors="ignore") for one in chosen]
         stamps = xr.DataArray(np.asarray(list(times), "datetime64[ns]"), dims="time", name="time")
         if not self._seasonal:
-            return chosen[0].load().expand_dims(time=stamps)
+            return self.dataset[names].load().expand_dims(time=stamps)
+        chosen = [self.dataset[names].isel(self._season(time)) for time in times]
+        chosen = [one.drop_vars(("dayofyear", "hour")) for one in chosen]
         return xr.concat(chosen, stamps, join="exact", coords="minimal", compat="override").load()
 
     @property
@@ -222,6 +221,8 @@ class Climatology:
             )
 
     def _state(self, time: np.datetime64, channels: Sequence[str], suffix: str) -> State:
+        import torch  # heavy, and scoring needs no state
+
         self._check(channels)
         season = self._season(time)
         fields = [self.dataset[name + suffix].isel(season).values for name in channels]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
 
 from data.channel import channel
 from data.errors import InputError
 from data.grid import Grid
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPE = "torch.float32"
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,10 @@ class State:
 
     def __post_init__(self) -> None:
         expected = (len(self.numbers), len(self.channels), *self.grid.shape)
-        if tuple(self.fields.shape) != expected or self.fields.dtype != torch.float32:
+        if tuple(self.fields.shape) != expected or str(self.fields.dtype) != _DTYPE:
             raise InputError(
                 f"state at {self.valid_time}: fields are {tuple(self.fields.shape)} "
-                f"{self.fields.dtype}, expected {expected} torch.float32"
+                f"{self.fields.dtype}, expected {expected} {_DTYPE}"
             )
 
     def next(self, fields: torch.Tensor, timestep: np.timedelta64) -> State:
@@ -113,6 +118,8 @@ def from_dataset(dataset: xr.Dataset, channels: tuple[str, ...], where: str) -> 
         If a channel is missing, a value is not finite or outside the channel's bounds, or the
         grid is not a known one.
     """
+    import torch  # half a gigabyte that reading and scoring files do without
+
     grid = Grid.from_coordinates(dataset.latitude.values, dataset.longitude.values, where)
     time = dataset.valid_time.values.astype("datetime64[s]")
     if "number" not in dataset.dims:

@@ -12,30 +12,35 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from data.channel import channel
-from pipelines.labels import encode, replace_whole, write_labelled
-from pipelines.verification import Paths, Verification, open_verification
+from pipelines.labels import SOURCE, check_replaceable, encode, replace_whole, write_labelled
+from pipelines.truths import Paths, Series
+from pipelines.verification import (
+    Block,
+    Verification,
+    VerificationSettings,
+    open_verification,
+)
 from scoring.conformal import EACH_CASE, SYMMETRIC, ConformalCalibration, Conformity, Counting
 from scoring.dates import Rule, choose_rule
 from scoring.quantiles import (
     CENTRAL_INTERVALS,
     STANDARD_LEVELS,
-    ensemble_quantiles,
+    Quantiles,
     interval_statistics,
 )
-from scoring.regions import REGIONS, equal_weights, region_weights
+from scoring.regions import REGIONS
+from scoring.statistic import evaluate_arrays
 from scoring.sums import Sums, merge
 
 _CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class CalibrationSettings:
+class CalibrationSettings(VerificationSettings):
     """How to calibrate.
 
     Attributes
     ----------
-    channels : tuple of str
-        What to calibrate; everything in the forecast if empty.
     levels : tuple of float
         Quantile levels, in pairs p and 1 - p.
     intervals : tuple of float
@@ -46,17 +51,13 @@ class CalibrationSettings:
         `SYMMETRIC` (default) or `ONE_SIDED`.
     counting : Counting
         `EACH_CASE` (default) or `EACH_DATE`.
-    memory : int
-        Bytes of forecast in memory at a time, about.
     """
 
-    channels: tuple[str, ...] = ()
     levels: tuple[float, ...] = STANDARD_LEVELS
     intervals: tuple[float, ...] = CENTRAL_INTERVALS
     rule: Rule | None = None
     conformity: Conformity = SYMMETRIC
     counting: Counting = EACH_CASE
-    memory: int = 2**27
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ def calibrate(
     rule = settings.rule or choose_rule(
         pair.forecast.init_time.values, pair.forecast.lead_time.values
     )
-    run = _Run(pair, settings, rule, _weights(pair), rule.judged(pair.forecast.init_time.values))
+    weights = pair.weights({"globe": REGIONS["globe"]}).isel(region=0, drop=True)
+    run = _Run(pair, settings, rule, weights, rule.judged(pair.forecast.init_time.values))
+    for name in ("calibrated.zarr", "coverage.zarr"):
+        check_replaceable(output / name)
     parts: list[Sums] = []
     replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
     coverage = run.coverage(merge(parts))
@@ -129,17 +133,6 @@ def calibrate(
     table = coverage.to_dataframe().reset_index()
     replace_whole(output / "coverage.csv", lambda draft: table.to_csv(draft, index=False))
     return CalibrationResult(coverage, output)
-
-
-def _weights(pair: Verification) -> xr.DataArray:
-    """Area weights of the globe, or equal ones, (*cells)."""
-    grid, cells = pair.grid(), pair.cells()
-    coordinates = {dim: cells[dim] for dim in pair.cell_dims}
-    if grid is None:
-        bare = xr.DataArray(np.zeros(cells.shape), coordinates, cells.dims)
-        return equal_weights(bare).isel(region=0, drop=True)
-    globe = region_weights(grid, {"globe": REGIONS["globe"]}).isel(region=0, drop=True)
-    return globe.assign_coords(coordinates)
 
 
 @dataclass(frozen=True)
@@ -157,15 +150,13 @@ class _Run:
         group = self._lay_out(path)
         leads = self.pair.forecast.sizes["lead_time"]
         for name in self.pair.channels:
+            truths = self.pair.truths(name, self.settings.memory)
             for start in range(0, leads, self._window):
                 window = np.arange(start, min(start + self._window, leads))
-                quantiles, truth = self._read(name, window)
+                quantiles, truth = self._read(name, window, truths)
                 calibrated = self._calibrated(quantiles, truth)
                 group[name][:, :, window[0] : window[-1] + 1] = calibrated.values
-                judged = truth.isel(init_time=self.judged)
-                raw = quantiles.isel(init_time=self.judged)
-                yield self._sums(raw, judged, calibrated, name, "before")
-                yield self._sums(calibrated, judged, calibrated, name, "after")
+                yield self._statistics(quantiles, truth, calibrated).label({"channel": name})
 
     @property
     def _cells(self) -> int:
@@ -188,42 +179,41 @@ class _Run:
         each = 4 * self._cells * len(self.settings.levels)
         return max(1, min(self.pair.forecast.sizes["lead_time"], _CHUNK_BYTES // each))
 
-    def _read(self, name: str, leads: np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
+    def _read(
+        self, name: str, leads: np.ndarray, truths: Series
+    ) -> tuple[xr.DataArray, xr.DataArray]:
         """Quantiles, (init_time, quantile, lead_time, *cells), and truth, NaN where missing."""
-        forecast = self.pair.forecast
-        quantiles, truths = [], []
+        forecast, levels = self.pair.forecast, self.settings.levels
+        statistic = Quantiles(levels)
+        cells, dates = self.weights.shape, forecast.sizes["init_time"]
+        quantiles = np.empty((dates, len(levels), leads.size, *cells), np.float32)
+        truth = np.full((dates, leads.size, *cells), np.nan, np.float32)
         for init, completed in enumerate(forecast.completed.values):
-            numbers = np.flatnonzero(completed)
-            whole = forecast[name].isel(init_time=init, lead_time=leads).reset_coords(drop=True)
-            members = whole.isel(number=numbers).load()
-            quantiles.append(ensemble_quantiles(members, self.settings.levels).astype(np.float32))
-            scored = leads[self.pair.scored[name][init, leads]]
-            truth = xr.full_like(members.isel(number=0, drop=True), np.nan)
-            if scored.size:
-                found = self.pair.truth_of(name, init, scored)
-                truth = found.reindex(lead_time=truth.lead_time)
-            truths.append(truth)
-        dates = forecast.init_time.reset_coords(drop=True)
-        joined = [xr.concat(part, dates) for part in (quantiles, truths)]
-        cells = self.pair.cell_dims
-        return (
-            joined[0].transpose("init_time", "quantile", "lead_time", *cells),
-            joined[1].transpose("init_time", "lead_time", *cells),
-        )
+            block = Block(name, init, np.flatnonzero(completed), leads, slice(0, cells[0]))
+            members = self.pair.members(block)
+            # Centred on the first member: quantiles do not depend on what they are centred on.
+            found = evaluate_arrays((statistic,), members, members[0])[statistic]
+            quantiles[init] = np.moveaxis(found, -1, 0)
+            scored = self.pair.scored[name][init, leads]
+            if scored.any():
+                truth[init, scored] = truths.at(self.pair.valid_times()[init, leads[scored]])
+        labels = {"init_time": forecast.init_time.values, "quantile": np.array(levels)}
+        labels["lead_time"] = forecast.lead_time.values[leads]
+        dims = ("init_time", "quantile", "lead_time", *self.pair.cell_dims)
+        joined = xr.DataArray(quantiles, labels, dims)
+        del labels["quantile"]
+        return joined, xr.DataArray(truth, labels, (dims[0], *dims[2:]))
 
     def _calibrated(self, quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
         """Quantiles of the judged dates; NaN where no case was known."""
-        inits = quantiles.init_time.values
         known = truth.notnull().any(self.pair.cell_dims).values
         result = quantiles.isel(init_time=self.judged).copy()
         for row, date in enumerate(self.judged):
-            for lead, lead_time in enumerate(quantiles.lead_time.values):
-                fitting = self.rule.fitting(inits, lead_time, int(date))
-                fitting = fitting[known[fitting, lead]]
-                if not fitting.size:
-                    result[row, :, lead] = np.nan
+            for fitting, leads in self._cases(quantiles, known, int(date)).items():
+                if not fitting:
+                    result[row, :, leads] = np.nan
                     continue
-                place = {"init_time": fitting, "lead_time": lead}
+                place = {"init_time": list(fitting), "lead_time": leads}
                 fitted = ConformalCalibration.fit(
                     quantiles.isel(place),
                     truth.isel(place),
@@ -232,24 +222,51 @@ class _Run:
                     self.settings.conformity,
                     self.settings.counting,
                 )
-                result[row, :, lead] = fitted.apply(
-                    quantiles.isel(init_time=date, lead_time=lead)
-                ).values
+                raw = quantiles.isel(init_time=date, lead_time=leads)
+                result[row, :, leads] = fitted.apply(raw).values
         return result
 
-    def _sums(
-        self,
-        quantiles: xr.DataArray,
-        truth: xr.DataArray,
-        both: xr.DataArray,
-        name: str,
-        stage: str,
+    def _cases(
+        self, quantiles: xr.DataArray, known: np.ndarray, date: int
+    ) -> dict[tuple[int, ...], list[int]]:
+        """Positions of the leads of one date, by the dates that may fit them."""
+        inits = quantiles.init_time.values
+        cases: dict[tuple[int, ...], list[int]] = {}
+        for lead, lead_time in enumerate(quantiles.lead_time.values):
+            fitting = self.rule.fitting(inits, lead_time, date)
+            cases.setdefault(tuple(fitting[known[fitting, lead]].tolist()), []).append(lead)
+        return cases
+
+    def _statistics(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, calibrated: xr.DataArray
     ) -> Sums:
-        """Statistics where there is truth and a calibrated value."""
-        values = interval_statistics(quantiles, truth, self.settings.intervals)
-        usable = truth.notnull() & both.isel(quantile=0, drop=True).notnull()
-        sums = Sums.of(values, self.weights * usable, self.pair.cell_dims)
-        return sums.label({"channel": name, "stage": stage})
+        """Statistics before and after where there is truth and a calibrated value."""
+        judged = truth.isel(init_time=self.judged)
+        usable = judged.notnull() & calibrated.isel(quantile=0, drop=True).notnull()
+        stages = {"before": quantiles.isel(init_time=self.judged), "after": calibrated}
+        parts = []
+        for stage, forecast in stages.items():
+            values = interval_statistics(forecast, judged, self.settings.intervals)
+            parts.append(self._summed(values, usable).label({"stage": stage}))
+        return merge(parts)
+
+    def _summed(self, values: xr.Dataset, usable: xr.DataArray) -> Sums:
+        """Sums over cells; values that are not usable have no say."""
+        cells = self.pair.cell_dims
+        kept = usable.transpose("init_time", "lead_time", *cells).values
+        weights = self.weights.values
+        weight = np.where(kept, weights, 0.0).sum(axis=tuple(range(2, kept.ndim)))
+        totals, sums = {}, {}
+        for name, value in values.items():
+            value = value.transpose(..., "init_time", "lead_time", *cells)
+            samples = np.where(kept, value.values, 0.0)
+            flat = samples.reshape(*samples.shape[: -weights.ndim], weights.size)
+            dims = value.dims[: -weights.ndim]
+            labels = {dim: value.indexes[dim] for dim in dims}
+            total = flat @ weights.ravel()
+            totals[str(name)] = xr.DataArray(total, labels, dims)
+            sums[str(name)] = xr.DataArray(np.broadcast_to(weight, total.shape), labels, dims)
+        return Sums(totals, sums)
 
     def coverage(self, sums: Sums) -> xr.Dataset:
         """What the judged dates say, before and after."""
@@ -272,6 +289,7 @@ class _Run:
             self.pair.forecast.init_time.values[self.judged].astype("datetime64[s]"), "h"
         )
         return {
+            "source": SOURCE,
             "rule": self.rule.name,
             "conformity": self.settings.conformity.name,
             "counting": self.settings.counting.name,

@@ -30,7 +30,7 @@ from pipelines.report_sections import (
     spread_section,
 )
 from pipelines.report_summary import columns, groups, tiles
-from scoring.score import CRPS_FAIR
+from pipelines.score_table import headline
 from scoring.sums import Sums
 
 _MAP_CHANNELS = ("z500", "msl", "t850", "t2m")
@@ -55,7 +55,8 @@ def read_findings(scores: Path, coverage: Path | None = None) -> Findings:
     region = str(table.region.values[0])
     by_date = None
     if "ensemble" in table.forecast and (scores / "sums.zarr").exists():
-        by_date = CRPS_FAIR.of(Sums.load(scores / "sums.zarr"), over=())
+        sums = Sums.load(scores / "sums.zarr")
+        by_date = headline(sums).of(sums, over=())
         by_date = by_date.sel(forecast="ensemble", region=region)
     covered = None
     if coverage is not None and coverage.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from data.channel import channel
+from pipelines.labels import SOURCE
+from pipelines.members import ALL_MEMBERS, Members, is_stratified
 from pipelines.verification import Verification
 from scoring import score as known
 from scoring.rank import RankHistogram
@@ -18,12 +20,8 @@ from scoring.score import Score
 from scoring.sums import Sums
 
 FORECASTS = ("ensemble", "control", "climatology", "persistence")
-_ESTIMATORS = {
-    "ensemble": "fair",
-    "control": "deterministic",
-    "climatology": "standard",
-    "persistence": "deterministic",
-}
+_DETERMINISTIC = "deterministic"
+_ENSEMBLE_CRPS = (known.CRPS_STRATIFIED, known.CRPS_FAIR)
 _SCORES = (
     known.CRPS_FAIR, known.CRPS_STANDARD, known.CRPS_STRATIFIED, known.MAE, known.RMSE,
     known.BIAS, known.SPREAD, known.SPREAD_SKILL, known.SPREAD_SKILL_UNBIASED,
@@ -64,10 +62,21 @@ class ScoreResult:
         return "\n".join([*rows, *self.scores.attrs["notes"]])
 
 
-def scores_from(sums: Sums, pair: Verification, regions: tuple[str, ...]) -> xr.Dataset:
+def headline(sums: Sums) -> Score:
+    """The CRPS that an ensemble is known by: stratified where members depend on each other and
+    it can be had, else fair."""
+    return next(score for score in _ENSEMBLE_CRPS if score.can_be_had(sums))
+
+
+def scores_from(
+    sums: Sums, pair: Verification, regions: tuple[str, ...], members: Members = ALL_MEMBERS
+) -> xr.Dataset:
     """All scores that the sums allow, averaged over init times, with labels and notes."""
     scores = {score.name: score.of(sums) for score in _wanted(sums) if score.can_be_had(sums)}
-    weight = sums.weights[known.CRPS_STANDARD.statistics[0].key]
+    for score in _ENSEMBLE_CRPS:
+        if score.name in scores:
+            scores[score.name].attrs["estimator"] += members.estimator
+    weight = sums.weights[known.BIAS.statistics[0].key]
     dataset = xr.merge([scores], join="outer", compat="override")
     present = set(dataset.forecast.values.tolist())
     order = {
@@ -82,15 +91,38 @@ def scores_from(sums: Sums, pair: Verification, regions: tuple[str, ...]) -> xr.
         .sum("init_time")
         .reindex({key: order[key] for key in ("forecast", "channel")})
     )
-    dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...))
+    own = {name: _own_crps(name, sums) for name in order["forecast"]}
+    dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...), own)
     return dataset.assign_coords(
         units=("channel", [channel(name).units for name in pair.channels]),
-        crps_estimator=("forecast", [_ESTIMATORS[name] for name in order["forecast"]]),
+        crps_estimator=("forecast", [_estimator(name, dataset[own[name]]) for name in own]),
     ).assign_attrs(
+        source=SOURCE,
         members=int(pair.forecast.sizes["number"]),
         weights="area" if regions[0] != "all" else "equal",
-        notes=list(pair.notes),
+        notes=[*pair.notes, *_dependence(pair)],
     )
+
+
+def _own_crps(forecast: str, sums: Sums) -> str:
+    """Which score is the CRPS of a forecast."""
+    return headline(sums).name if forecast == "ensemble" else known.CRPS_STANDARD.name
+
+
+def _estimator(forecast: str, crps: xr.DataArray) -> str:
+    single = forecast in ("control", "persistence")
+    return _DETERMINISTIC if single else str(crps.attrs["estimator"])
+
+
+def _dependence(pair: Verification) -> Iterator[str]:
+    """Says so where members depend on each other and no estimator can allow for it."""
+    members = pair.structure(np.arange(pair.forecast.sizes["number"]))
+    dependent = np.unique(members.groups).size > 1 or (members.pairs >= 0).any()
+    if dependent and not is_stratified(pair):
+        yield (
+            "Members share checkpoints or come in pairs, but at some date a checkpoint has no two "
+            "independent members: the fair CRPS takes all members as independent."
+        )
 
 
 def _wanted(sums: Sums) -> Iterator[Score]:
@@ -102,13 +134,12 @@ def _wanted(sums: Sums) -> Iterator[Score]:
             yield known.reliability_index(bins)
 
 
-def _with_skill(scores: xr.Dataset) -> xr.Dataset:
+def _with_skill(scores: xr.Dataset, own: Mapping[str, str]) -> xr.Dataset:
     """Add `crps`, each forecast's own estimator, and skill against the references."""
-    is_ensemble = scores.forecast == "ensemble"
-    crps = scores.crps_standard
-    if "crps_fair" in scores:
-        crps = xr.where(is_ensemble, scores.crps_fair, scores.crps_standard, keep_attrs=False)
-    scores["crps"] = crps.transpose(*_DIMENSIONS).assign_attrs(estimator="see crps_estimator")
+    parts = [scores[own[name]].sel(forecast=[name]) for name in scores.forecast.values]
+    crps = xr.concat(parts, "forecast", coords="minimal", compat="override", join="exact")
+    crps = crps.rename("crps").transpose(*_DIMENSIONS)
+    scores["crps"] = crps.drop_attrs().assign_attrs(estimator="see crps_estimator")
     for reference in ("climatology", "persistence"):
         if reference in scores.forecast:
             base = scores.crps.sel(forecast=reference, drop=True)
@@ -173,8 +204,14 @@ def _rows(scores: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:
         (f"{name} CRPS ({estimator})", scores.crps.sel(forecast=name))
         for name, estimator in zip(present, scores.crps_estimator.values, strict=True)
     ]
-    if "crps_standard" in scores and "ensemble" in present:
-        columns.insert(1, ("(standard)", scores.crps_standard.sel(forecast="ensemble")))
+    if "ensemble" in present:
+        own = str(scores.crps_estimator.sel(forecast="ensemble").item())
+        plain = [score for score in (known.CRPS_FAIR, known.CRPS_STANDARD) if score.name in scores]
+        columns[1:1] = [
+            (f"({score.estimator})", scores[score.name].sel(forecast="ensemble"))
+            for score in plain
+            if scores[score.name].attrs["estimator"] != own
+        ]
     if "spread_skill" in scores:
         columns.append(("spread/skill", scores.spread_skill.sel(forecast="ensemble")))
     if "coverage" in scores:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 import xarray as xr
 
 from data.errors import StoreError
+
+PROGRAM = "myriadcast"
+# The CF attribute `source` of every store, by which what we wrote is told from what others did.
+SOURCE = f"{PROGRAM} {version(PROGRAM)}"
 
 
 def encode(dataset: xr.Dataset) -> xr.Dataset:

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.labels import decode, encode
+from scoring.labels import SOURCE, decode, encode
 
 _WEIGHT = "__weight"
 
@@ -135,7 +135,8 @@ class Sums:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        encode(self.to_dataset()).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        dataset = encode(self.to_dataset().assign_attrs(source=SOURCE))
+        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
 
     @classmethod
     def load(cls, path: Path) -> Sums:
@@ -151,6 +152,35 @@ class Sums:
                 return cls.from_dataset(decode(dataset.load()))
         except FileNotFoundError as error:
             raise StoreError(f"{path}: no sums are there: {error}") from error
+
+
+def weighted_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of values times weights over cells.
+
+    A cell of weight 0 has no say, even where its value is NaN; any other NaN makes the sum NaN.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (sample, cell, label), float64.
+    weights : numpy.ndarray
+        (region, cell), not negative.
+
+    Returns
+    -------
+    numpy.ndarray
+        (region, sample, label), float64.
+    """
+    if values.shape[-1] == 1:
+        total = (values[..., 0] @ weights.T).T[..., None]
+    else:
+        total = np.moveaxis(weights @ values, 1, 0)
+    if not np.isnan(total).any():
+        return total
+    missing = np.isnan(values)
+    total = np.moveaxis(weights @ np.where(missing, 0.0, values), 1, 0)
+    touched = np.moveaxis((weights > 0).astype(float) @ missing.astype(float), 1, 0)
+    return np.where(touched > 0, np.nan, total)
 
 
 def merge(parts: Sequence[Sums]) -> Sums:
@@ -177,13 +207,13 @@ def _labelled(array: xr.DataArray, labels: Mapping[str, object]) -> xr.DataArray
     return xr.DataArray(array.values.reshape(shape), coordinates, (*labels, *array.dims))
 
 
-def _indexes(*arrays: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Coordinates of the dimensions of some arrays."""
+def _indexes(*arrays: xr.DataArray) -> dict[str, pd.Index]:
+    """Coordinates of the dimensions of some arrays, without attributes, which are slow to copy."""
     return {
-        str(dim): array.coords[dim].variable
+        str(dim): array.indexes[dim]
         for array in arrays
         for dim in array.dims
-        if dim in array.coords
+        if dim in array.indexes
     }
 
 

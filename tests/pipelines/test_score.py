@@ -60,13 +60,14 @@ def test_headline_crps_names_its_estimator(result):
     scores = result.scores
     named = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))
     assert named == {
-        "ensemble": "fair",
+        "ensemble": "stratified",
         "control": "deterministic",
         "climatology": "standard",
         "persistence": "deterministic",
     }
     ensemble = scores.sel(forecast="ensemble")
-    np.testing.assert_array_equal(ensemble.crps, ensemble.crps_fair)
+    np.testing.assert_array_equal(ensemble.crps, ensemble.crps_stratified)
+    assert (ensemble.crps_stratified != ensemble.crps_fair).any()
     assert all("estimator" in array.attrs for name, array in scores.items() if name != "cases")
 
 
@@ -112,7 +113,7 @@ def test_files_hold_what_was_returned(result):
     )
     where = {"forecast": "ensemble", "channel": "z500", "region": "tropics", "lead_time": 2 * DAY}
     assert row.value.item() == pytest.approx(float(result.scores.crps.sel(where)))
-    assert row.estimator.item() == "fair"
+    assert row.estimator.item() == "stratified"
     assert "coverage_0.9" in set(table.score)
 
 
@@ -123,7 +124,7 @@ def test_nothing_but_the_results_is_left_behind(result):
 def test_table_is_compact_and_holds_the_notes(result):
     lines = result.table(days=(1, 3)).splitlines()
     assert len(lines) == 1 + 4 + len(result.scores.attrs["notes"])
-    assert "ensemble CRPS (fair)" in lines[0]
+    assert "ensemble CRPS (stratified)  (fair)  (standard)" in lines[0]
 
 
 def test_memory_and_threads_do_not_change_the_scores(verified, result, tmp_path):
@@ -188,7 +189,7 @@ def test_no_common_time_is_refused(verified, tmp_path):
     later = observed.assign_coords(time=observed.time + np.timedelta64(3, "h"))
     later.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
     refused(
-        verified, tmp_path / "t.zarr", tmp_path, "so no lead can be scored: forecasts are valid"
+        verified, tmp_path / "t.zarr", tmp_path, "so no lead can be scored: forecasts of t850 are valid"
     )
 
 

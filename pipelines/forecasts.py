@@ -1,0 +1,85 @@
+"""Ensemble forecasts in a store of ours or in any files, as one lazy dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from data.errors import InputError, StoreError
+from data.source import open_source
+from pipelines.truths import SERIES
+
+
+def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
+    """The forecast as (init_time, number, lead_time, *cells), lazy, with `completed`.
+
+    Raises
+    ------
+    InputError, StoreError
+        If it cannot be opened or does not say what was forecast when.
+    """
+    if len(paths) == 1 and _is_store(Path(paths[0])):
+        try:
+            # Our own store lists its channels in order; without a list any order may come.
+            ordered = '"consolidated_metadata"' in (Path(paths[0]) / "zarr.json").read_text()
+            store = xr.open_zarr(paths[0], consolidated=ordered, chunks=None, decode_timedelta=True)
+            return store if ordered else store[sorted(store.data_vars)]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{paths[0]}: cannot be opened: {error}") from error
+    by_channel: dict[str, list[xr.DataArray]] = {}
+    for path in paths:
+        source = open_source(path)
+        for name, array in source.dataset().items():
+            by_channel.setdefault(str(name), []).append(_by_init_time(array, str(path)))
+    arrays = {name: _joined(name, parts, paths) for name, parts in by_channel.items()}
+    try:
+        dataset = xr.merge([arrays], join="exact", compat="override")
+    except ValueError as error:
+        raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
+    shape = dataset.sizes["init_time"], dataset.sizes["number"]
+    return dataset.assign_coords(completed=(("init_time", "number"), np.ones(shape, bool)))
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder is laid out as a forecast store."""
+    return all((path / name).is_dir() for name in ("init_time", "number", "lead_time"))
+
+
+def _by_init_time(array: xr.DataArray, where: str) -> xr.DataArray:
+    """One series in time as (init_time, number, lead_time, *cells); one date or one lead."""
+    if "lead_time" not in array.coords:
+        raise InputError(f"{where}: {array.name} does not say how far ahead it was forecast")
+    if "number" not in array.dims:
+        array = array.expand_dims(number=[0])
+    leads = np.broadcast_to(array.lead_time.values, array.sizes["time"])
+    inits = array.time.values - leads
+    array = array.drop_vars("lead_time")
+    if np.unique(inits).size == 1:
+        array = array.assign_coords(time=leads).rename(time="lead_time")
+        array = array.expand_dims(init_time=inits[:1])
+    elif np.unique(leads).size == 1:
+        array = array.assign_coords(time=inits).rename(time="init_time")
+        array = array.expand_dims(lead_time=leads[:1])
+    else:
+        raise InputError(f"{where}: {array.name} mixes init times and leads, expected one of them")
+    return array.transpose(*SERIES, ...)
+
+
+def _joined(name: str, parts: list[xr.DataArray], paths: Sequence[Path | str]) -> xr.DataArray:
+    """The parts of one channel, one after the other along init time or else lead time."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    dim = "lead_time" if all(p.init_time.equals(first.init_time) for p in parts) else "init_time"
+    try:
+        joined = xr.concat(parts, dim, join="exact", coords="minimal", compat="override")
+    except ValueError as error:
+        files = ", ".join(map(str, paths))
+        raise InputError(f"{files}: parts of {name} do not fit together: {error}") from error
+    joined = joined.sortby(dim)
+    if not joined.indexes[dim].is_unique:
+        raise InputError(f"{', '.join(map(str, paths))}: {name} is there twice for one {dim}")
+    return joined
