@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from data.errors import MyriadError
 
 if TYPE_CHECKING:
     from pipelines.job import Job
+    from pipelines.score_table import ScoreResult
+    from pipelines.truths import Paths
 
 _FILE = click.Path(path_type=Path)
 _RUNS = click.option(
@@ -172,6 +175,10 @@ def train(training: Path) -> None:
 @click.option("--climatology", type=_FILE, help="A climatology store.")
 @click.option("--analysis", type=_FILE, multiple=True, help="Analyses, for persistence.")
 @click.option("--output", type=_FILE, help="Folder to write scores to.")
+@click.option(
+    "--against", type=_FILE,
+    help="Scores, a run, an experiment or a forecast to test the differences from.",
+)  # fmt: skip
 def score(
     experiment: Path | None,
     runs: Path,
@@ -180,18 +187,31 @@ def score(
     climatology: Path | None,
     analysis: tuple[Path, ...],
     output: Path | None,
+    against: Path | None,
 ) -> None:
     """Score the run of an EXPERIMENT, or any --forecast against any --truth, into --output."""
+    from pipelines.against import compare, find_scored
     from pipelines.score import score as score_forecast
 
     given = bool(forecast or truth or output)
     if (experiment is None) != given or (given and not (forecast and truth and output)):
         raise click.UsageError("give an EXPERIMENT, or all of --forecast, --truth and --output")
     if experiment is not None:
-        click.echo(_job(experiment, runs).score().table())
+        job = _job(experiment, runs)
+        own, alike, output = job.score, job.score_alike, job.scores
     else:
-        result = score_forecast(forecast, truth, output, climatology, analysis or None)
-        click.echo(result.table())
+
+        def alike(scored: Paths, target: Path) -> ScoreResult:
+            return score_forecast(scored, truth, target, climatology, analysis or None)
+
+        own = partial(alike, forecast, output)
+    if against is not None and against.is_file() and against.suffix in (".yaml", ".yml"):
+        against = _job(against, runs).folder
+    other = None if against is None else find_scored(against, alike, output)
+    result = own()
+    click.echo(result.table())
+    if other is not None:
+        click.echo(compare(result, other).table())
 
 
 @main.command()

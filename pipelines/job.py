@@ -39,16 +39,25 @@ class Job:
         """The forecast store."""
         return self.folder / "forecast.zarr"
 
+    @property
+    def scores(self) -> Path:
+        """The folder of scores."""
+        return self.folder / "scores"
+
     def run(self, workers: int) -> engine.Progress:
         """Forecast what is missing; see `engine.run`."""
         return engine.run(make_plan(self.experiment, self.forecast), workers)
 
     def score(self, threads: int = 1) -> score.ScoreResult:
         """Score the forecasts; see `score.score`."""
+        return self.score_alike(self._finished(), self.scores, threads)
+
+    def score_alike(self, forecast: Path, output: Path, threads: int = 1) -> score.ScoreResult:
+        """Score any forecast as this one is scored, into a folder; see `score.score`."""
         return score.score(
-            self._finished(),
+            forecast,
             self._truth(),
-            self.folder / "scores",
+            output,
             self.experiment.climatology,
             self.experiment.analyses,
             score.ScoreSettings(threads=threads),
@@ -61,13 +70,11 @@ class Job:
     def findings(self) -> report.Findings:
         """What has been scored and calibrated so far."""
         coverage = self.folder / "calibration" / "coverage.zarr"
-        return report.read_findings(self.folder / "scores", coverage)
+        return report.read_findings(self.scores, coverage)
 
     def report(self) -> Path:
         """Write the report on whatever has been scored and calibrated."""
-        findings = report.read_findings(
-            self.folder / "scores", self.folder / "calibration" / "coverage.zarr"
-        )
+        findings = report.read_findings(self.scores, self.folder / "calibration" / "coverage.zarr")
         with open_store(self._finished()) as forecast:
             return report.write_report(
                 self.folder / "report.html", findings, forecast, open_source(self._truth())

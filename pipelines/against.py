@@ -1,0 +1,361 @@
+"""`myriad score --against`: do two forecasts differ by more than chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from data.channel import channel
+from data.errors import InputError
+from pipelines.labels import SOURCE, open_labelled, replace_whole, write_labelled
+from pipelines.score_table import ScoreResult
+from scoring import score as known
+from scoring.moments import SquaredTruth
+from scoring.sample import of_difference, of_skill, paired
+from scoring.score import Score
+from scoring.significance import EqualWeightedCosine, Test, false_discovery
+from scoring.sums import Sums
+
+RATE = 0.10
+"""Share of false discoveries in a table of tests at 5 %: twice, since its cells are correlated
+(Wilks 2016, doi:10.1175/BAMS-D-15-00267.1)."""
+
+_CRPS = (known.CRPS_STRATIFIED, known.CRPS_FAIR, known.CRPS_STANDARD)
+_LABELS = ("channel", "region", "lead_time")
+_COLUMNS = ("score", "estimator", "channel", "units", "region", "lead_hours")
+_VARIABLES = (
+    "this", "other", "difference", "lower", "upper", "p_value", "significant", "skill",
+    "skill_lower", "skill_upper", "standard_error", "autocorrelation", "dates",
+)  # fmt: skip
+_STRONG, _FEW = 0.6, 100  # autocorrelation and dates beyond which the t-test is too easy
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A forecast that has been scored.
+
+    Attributes
+    ----------
+    sums : Sums
+        With a label `forecast`.
+    units : dict of str to str
+        Of each channel.
+    where : str
+        For messages.
+    """
+
+    sums: Sums
+    units: dict[str, str]
+    where: str
+
+    @classmethod
+    def of(cls, result: ScoreResult) -> Scored:
+        """What was just scored."""
+        return cls(result.sums, _units(result.scores), str(result.output))
+
+    @classmethod
+    def load(cls, folder: Path) -> Scored:
+        """The folder that `myriad score` wrote.
+
+        Raises
+        ------
+        StoreError
+            If sums or scores are not there or damaged.
+        """
+        with open_labelled(folder / "scores.zarr") as scores:
+            return cls(Sums.load(folder / "sums.zarr"), _units(scores), str(folder))
+
+    @property
+    def forecast(self) -> Sums:
+        """Sums of the ensemble; of the control where there is none."""
+        labels = {
+            str(name)
+            for weight in self.sums.weights.values()
+            for name in np.atleast_1d(weight.forecast.values)
+        }
+        chosen = self.sums.sel({"forecast": "ensemble" if "ensemble" in labels else "control"})
+        keys = [key for key, weight in chosen.weights.items() if (weight > 0).any()]
+        return Sums(
+            {key: chosen.totals[key] for key in keys}, {key: chosen.weights[key] for key in keys}
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` made.
+
+    Attributes
+    ----------
+    differences : xarray.Dataset
+        As in against.zarr, with text labels, in memory.
+    output : pathlib.Path
+        The folder written.
+    """
+
+    differences: xr.Dataset
+    output: Path
+
+    def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10)) -> str:
+        """A compact table, channel by lead, of the first region, and the notes below it.
+
+        Where no lead is one of these days, all leads are shown.
+        """
+        lines = list(_rows(self.differences.isel(region=0), days))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        rows = [
+            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*rows, *self.differences.attrs["notes"]])
+
+
+def find_scored(
+    other: Path, score_alike: Callable[[Path, Path], ScoreResult], output: Path
+) -> Scored:
+    """What to compare with: scores where they are, else a forecast that is scored now.
+
+    Parameters
+    ----------
+    other : pathlib.Path
+        A folder that `myriad score` wrote, the folder of a run, or a forecast.
+    score_alike : callable
+        Scores a forecast, its first argument, into a folder, its second.
+    output : pathlib.Path
+        Where scores of a forecast go, into the subfolder ``against``.
+
+    Raises
+    ------
+    InputError, StoreError
+        If it is none of these, or cannot be scored.
+    """
+    if not other.exists():
+        raise InputError(f"{other}: is not there; expected scores, a run or a forecast")
+    for folder in (other, other / "scores"):
+        if (folder / "sums.zarr").is_dir():
+            return Scored.load(folder)
+    run = other / "forecast.zarr"
+    return Scored.of(score_alike(run if run.is_dir() else other, output / "against"))
+
+
+def compare(
+    result: ScoreResult, other: Scored, test: Test | None = None, level: float = 0.95
+) -> Comparison:
+    """Paired differences of CRPS and RMSE on the init times that both have.
+
+    Writes `against.zarr` and `against.csv` beside the scores.
+
+    Parameters
+    ----------
+    result : ScoreResult
+        What was just scored.
+    other : Scored
+        What it is compared with.
+    test : Test, optional
+        `EqualWeightedCosine` by default.
+    level : float
+        Of the confidence intervals.
+
+    Raises
+    ------
+    InputError
+        If they have no channel, region, lead or init time in common, differ in units or in how
+        cells are weighted, or have too few init times in common.
+    """
+    this = Scored.of(result)
+    names = _common_channels(this, other)
+    sums = [one.forecast.sel({"channel": names}) for one in (this, other)]
+    try:
+        differences = _differences(*sums, test or EqualWeightedCosine(), level)
+    except InputError as error:
+        raise InputError(f"{this.where} against {other.where}: {error}") from error
+    regions = [name for name in result.scores.region.values if name in differences.region]
+    differences = differences.sel(channel=names, region=regions).assign_coords(
+        units=("channel", [this.units[name] for name in names])
+    )
+    notes = [*_reading(differences, this, other), *_left_out(this, other), *_caution(differences)]
+    source = {"source": SOURCE, "this": this.where, "other": other.where}
+    comparison = Comparison(differences.assign_attrs(source, notes=notes), result.output)
+    table = tidy(comparison.differences)
+    write_labelled(comparison.differences, result.output / "against.zarr")
+    replace_whole(result.output / "against.csv", lambda draft: table.to_csv(draft, index=False))
+    return comparison
+
+
+def tidy(differences: xr.Dataset) -> pd.DataFrame:
+    """One row per score, channel, region and lead: labels first, then all variables."""
+    table = differences.to_dataframe().reset_index().dropna(subset="difference")
+    table["lead_hours"] = table.lead_time / np.timedelta64(1, "h")
+    return table[[*_COLUMNS, *differences.data_vars]]
+
+
+def _units(scores: xr.Dataset) -> dict[str, str]:
+    names = scores.channel.values.tolist()
+    if "units" not in scores.coords:
+        return {name: channel(name).units for name in names}
+    return dict(zip(names, scores.units.values.tolist(), strict=True))
+
+
+def _common_channels(this: Scored, other: Scored) -> list[str]:
+    names = [name for name in this.units if name in other.units]
+    if not names:
+        raise InputError(
+            f"{other.where}: has no channel of {this.where}, found {', '.join(other.units)}, "
+            f"expected some of {', '.join(this.units)}"
+        )
+    for name in names:
+        if this.units[name] != other.units[name]:
+            raise InputError(
+                f"{other.where}: {name} has units {other.units[name]!r}, {this.where} has "
+                f"{this.units[name]!r}"
+            )
+    return names
+
+
+def _crps(sums: Sums) -> Score:
+    """The CRPS that a forecast is known by."""
+    return next(score for score in _CRPS if score.can_be_had(sums))
+
+
+def _differences(this: Sums, other: Sums, test: Test, level: float) -> xr.Dataset:
+    """All variables of against.zarr, (score, channel, region, lead_time)."""
+    pairs = {"crps": (_crps(this), _crps(other)), "rmse": (known.RMSE, known.RMSE)}
+    parts = [_difference(pair, (this, other), test, level) for pair in pairs.values()]
+    names = [f"{one.estimator} against {two.estimator}" for one, two in pairs.values()]
+    joined = xr.concat(parts, "score", combine_attrs="override", join="exact")
+    return joined.assign_coords(score=list(pairs), estimator=("score", names))
+
+
+def _difference(
+    scores: tuple[Score, Score], sums: tuple[Sums, Sums], test: Test, level: float
+) -> xr.Dataset:
+    """One score of both on their common dates, the difference, and the skill."""
+    pair = paired(scores, sums)
+    _check_weights(*(next(iter(one.weights.values())) for one in pair))
+    found = test.of(of_difference(scores[0], *pair, scores[1]), level)
+    skill = test.of(of_skill(scores[0], *pair, scores[1]), level)
+    values = {
+        "this": scores[0].of(pair[0]),
+        "other": scores[1].of(pair[1]),
+        "skill": skill.estimate,
+        "skill_lower": skill.lower,
+        "skill_upper": skill.upper,
+        "significant": false_discovery(found.p_value, RATE, ["channel", "lead_time"]),
+    }
+    bare = {name: array.drop_attrs() for name, array in values.items()}
+    found = found.rename(estimate="difference").assign(bare).transpose(*_LABELS)
+    return found[list(_VARIABLES)].assign_attrs(false_discovery_rate=RATE)
+
+
+def _check_weights(this: xr.DataArray, other: xr.DataArray) -> None:
+    """Raise InputError where regions of the same name are not the same cells."""
+    ours, theirs = (
+        weight.max([d for d in weight.dims if d != "region"]) for weight in (this, other)
+    )
+    for name in ours.region.values:
+        one, two = float(ours.sel(region=name)), float(theirs.sel(region=name))
+        if not np.isclose(one, two, rtol=1e-6):
+            raise InputError(
+                f"region {str(name)!r} has the weights {one:.6g} and {two:.6g}: the truths lie on "
+                "different grids, or cells are masked differently"
+            )
+
+
+def _reading(differences: xr.Dataset, this: Scored, other: Scored) -> Iterator[str]:
+    """How to read the table."""
+    dates = differences.dates.values
+    number = f"{dates.min()} to {dates.max()}" if dates.min() < dates.max() else f"{dates.max()}"
+    yield (
+        f"{this.where} minus {other.where} on {number} common init times; negative: the first is "
+        "better."
+    )
+    yield (
+        f"[ ]: {differences.attrs['level']:.0%} confidence interval, {differences.attrs['test']}. "
+        f"*: stands out among all channels and leads, false-discovery rate {RATE:.0%}."
+    )
+    if "spacing" in differences.attrs:
+        yield f"The {differences.attrs['spacing']}."
+
+
+def _left_out(this: Scored, other: Scored) -> Iterator[str]:
+    """What only one of them has, or what is not the same of both."""
+    for label in ("channel", "region", "lead_time"):
+        ours, theirs = (_labels(one.sums, label) for one in (this, other))
+        single = ours.symmetric_difference(theirs)
+        if single.size:
+            words = ", ".join(_word(value) for value in single)
+            yield f"Not compared, since only one has this {label.replace('_', ' ')}: {words}."
+    ours, theirs = (_crps(one.forecast) for one in (this, other))
+    if ours != theirs:
+        yield f"The CRPS is {ours.estimator} of the first and {theirs.estimator} of the other."
+    if not _same_truth(this.sums, other.sums):
+        yield "Anomalies of the truth differ: another truth, or another climatology."
+
+
+def _caution(differences: xr.Dataset) -> Iterator[str]:
+    """Says so where the t-test is known to be too easy."""
+    doubtful = (differences.autocorrelation > _STRONG) & (differences.dates < _FEW)
+    if doubtful.any():
+        strongest = float(differences.autocorrelation.where(doubtful).max())
+        yield (
+            f"Neighbouring dates correlate by up to {strongest:.2f}, which is much for so few: "
+            "differences may be marked more often by chance than stated."
+        )
+
+
+def _same_truth(this: Sums, other: Sums) -> bool:
+    """Whether the truth has the same anomalies, where that is known."""
+    key = SquaredTruth().key
+    if not (key in this.totals and key in other.totals):
+        return True
+    means = xr.align(this.mean(key, ()), other.mean(key, ()), join="inner")
+    one, two = (mean.values for mean in means)
+    both = np.isfinite(one) & np.isfinite(two)
+    return np.allclose(one[both], two[both], rtol=1e-3)
+
+
+def _labels(sums: Sums, name: str) -> pd.Index:
+    """All labels of a dimension."""
+    indexes = [weight.indexes[name] for weight in sums.weights.values()]
+    return reduce(lambda one, two: one.union(two, sort=False), indexes)
+
+
+def _word(label: object) -> str:
+    return (
+        f"{label / np.timedelta64(1, 'h'):g} h" if isinstance(label, pd.Timedelta) else f"{label}"
+    )
+
+
+def _rows(differences: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:
+    """Header and rows of the terminal's table."""
+    lead_days = differences.lead_time.values / np.timedelta64(1, "D")
+    wanted = np.flatnonzero(np.isin(lead_days, days))
+    wanted = wanted if wanted.size else np.arange(lead_days.size)
+    head = [[name.upper(), "other", "difference", ""] for name in differences.score.values]
+    yield ["channel", "units", "lead h", *(word for words in head for word in words)]
+    for name in differences.channel.values:
+        for index in wanted:
+            cell = differences.sel(channel=name).isel(lead_time=index)
+            parts = [_cells(cell.sel(score=score)) for score in differences.score.values]
+            units = str(cell.units.item())
+            yield [str(name), units, f"{24 * lead_days[index]:g}", *parts[0], *parts[1]]
+
+
+def _cells(cell: xr.Dataset) -> list[str]:
+    """Both scores, the difference with its interval, and its mark."""
+    value = {str(name): float(array) for name, array in cell.data_vars.items()}
+    if np.isnan(value["difference"]):
+        return ["-", "-", "-", ""]
+    interval = f"[{value['lower']:.3g}, {value['upper']:.3g}]"
+    interval = "[-]" if np.isnan(value["lower"]) else interval
+    return [
+        f"{value['this']:.4g}",
+        f"{value['other']:.4g}",
+        f"{value['difference']:.3g} {interval}",
+        "*" if value["significant"] else "",
+    ]
