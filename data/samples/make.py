@@ -32,7 +32,7 @@ def main() -> None:
     """Read the arguments and write the three stores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("nature", type=Path)
-    parser.add_argument("--segment", type=int, default=0)
+    parser.add_argument("--segment", type=int, default=3)
     parser.add_argument("--analysis-days", type=int, default=22)
     parser.add_argument("--truth-days", type=int, default=32)
     arguments = parser.parse_args()
