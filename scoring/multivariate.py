@@ -300,7 +300,7 @@ def _distances(left: np.ndarray, right: np.ndarray, same: bool) -> np.ndarray:
 def _variogram(tile: _Tile, power: float, excess: float) -> np.ndarray:
     """(sample,)"""
     samples, variables = tile.truth.shape
-    side = min(variables, 64)
+    side = max(1, min(variables, isqrt(_BLOCK_VALUES) // 16))
     starts = range(0, variables, side)
     score = np.zeros(samples)
     for first in starts:

@@ -148,13 +148,13 @@ def test_members_far_from_zero_and_nearly_alike_keep_their_digits(score):
 
 def test_energy_score_of_clusters_is_its_definition():
     forecast, truth = ensemble()
-    values = 1e-6 * forecast.values
+    values = 1e-8 * forecast.values
     values[:, :, ::2] += 1.0
     apart = values[:, :, :, None] - values[:, :, None]
     spread = np.sqrt((apart**2).sum(1)).mean((1, 2)) / 2
     error = np.sqrt(((values - truth.values[:, :, None]) ** 2).sum(1)).mean(1)
     found = EnergyScore(estimator=STANDARD)(forecast.copy(data=values), truth)
-    np.testing.assert_allclose(found, error - spread, rtol=1e-11)
+    np.testing.assert_allclose(found, error - spread, rtol=1e-12)
 
 
 def test_a_single_member_has_standard_scores_only():
