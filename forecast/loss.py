@@ -75,11 +75,12 @@ class AmplitudePreservingError:
 
 
 class VarianceError:
-    """Squared difference of the eddy variances of forecast and truth, relative to the truth's.
+    """Squared difference of the eddy variances of forecasts and truth, relative to the truth's.
 
-    Its optimum is the expected variance, so that long rollouts neither lose nor gain any; of
-    where things are it says nothing. Eddies are departures from the zonal mean: they are what a
-    forecaster damps first, and in the variance of a whole field the zonal means hide them.
+    It holds a whole batch to the variance that its truth has, so that long rollouts neither lose
+    nor gain any; of where and in which case things are it says nothing. Eddies are departures
+    from the zonal mean: they are what a forecaster damps first, and in the variance of a whole
+    field the zonal means hide them.
 
     Parameters
     ----------
@@ -91,13 +92,12 @@ class VarianceError:
         self._weights = torch.from_numpy(grid.area_weights).float()
 
     def __call__(self, forecast: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        found, expected = self._variance(forecast), self._variance(truth)
-        return ((found - expected) / expected.mean(0)).square().mean()
+        return (self._variance(forecast) / self._variance(truth) - 1).square().mean()
 
     def _variance(self, fields: torch.Tensor) -> torch.Tensor:
-        """(..., channel)."""
-        eddies = fields - fields.mean(-1, keepdim=True)
-        return (eddies.square() * self._weights).sum((-2, -1))
+        """(channel,)"""
+        eddies = (fields - fields.mean(-1, keepdim=True)).flatten(0, -4)
+        return (eddies.square() * self._weights).sum((-2, -1)).mean(0)
 
 
 class AlmostFairCRPS:

@@ -38,7 +38,7 @@ LOSS_NAMES = (
     "variance-keeping",
     "almost-fair-crps",
 )
-_VARIANCE_WEIGHT = 20.0
+_VARIANCE_WEIGHT = 200.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Phase:
     learning_rate : float
         Peak of the schedule: linear warm-up, then half a cosine to zero.
     loss : str
-        ``squared-error``, ``amplitude-preserving``, ``variance-keeping`` (the former plus 20
+        ``squared-error``, ``amplitude-preserving``, ``variance-keeping`` (the former plus 200
         times the variance error; for long rollouts) or ``almost-fair-crps``.
     batch, members : int
         Cases per update and members per case (above 1 only with latent noise).

@@ -107,9 +107,10 @@ def test_variance_error_is_the_squared_relative_difference_of_eddy_variances():
     assert float(VarianceError(GRID)(shifted[None], truth)) == pytest.approx(0, abs=1e-10)
     assert float(VarianceError(GRID)(truth.flip(-1)[None], truth)) == pytest.approx(0, abs=1e-10)
     eddies = (truth - truth.mean(-1, keepdim=True)).double().numpy()
-    expected = (eddies**2 * GRID.area_weights).sum((-2, -1))
-    relative = 3 * expected / expected.mean(0)
-    found = float(VarianceError(GRID)(2 * truth[None], truth))
+    variance = (eddies**2 * GRID.area_weights).sum((-2, -1))
+    factors = torch.tensor([2.0, 1.0, 1.0]).reshape(3, 1, 1, 1)
+    relative = 3 * variance[0] / variance.sum(0)
+    found = float(VarianceError(GRID)((factors * truth)[None], truth))
     assert found == pytest.approx((relative**2).mean(), rel=1e-4)
 
 
