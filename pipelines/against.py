@@ -33,7 +33,8 @@ _VARIABLES = (
     "this", "other", "difference", "lower", "upper", "p_value", "significant", "skill",
     "skill_lower", "skill_upper", "standard_error", "autocorrelation", "dates",
 )  # fmt: skip
-_STRONG, _FEW = 0.6, 100  # autocorrelation and dates beyond which the t-test is too easy
+_FEW_DATES = 100
+_STRONG, _STRONG_OF_FEW = 0.75, 0.6  # autocorrelation at which the t-test is too easy
 
 
 @dataclass(frozen=True)
@@ -299,12 +300,13 @@ def _left_out(this: Scored, other: Scored) -> Iterator[str]:
 
 def _caution(differences: xr.Dataset) -> Iterator[str]:
     """Says so where the t-test is known to be too easy."""
-    doubtful = (differences.autocorrelation > _STRONG) & (differences.dates < _FEW)
+    strong = xr.where(differences.dates < _FEW_DATES, _STRONG_OF_FEW, _STRONG)
+    doubtful = differences.autocorrelation > strong
     if doubtful.any():
         strongest = float(differences.autocorrelation.where(doubtful).max())
         yield (
-            f"Neighbouring dates correlate by up to {strongest:.2f}, which is much for so few: "
-            "differences may be marked more often by chance than stated."
+            f"Neighbouring dates correlate by up to {strongest:.2f}, which is much: differences "
+            " may be marked more often by chance than stated."
         )
 
 

@@ -27,6 +27,7 @@ from scoring.reliability import (
     reliability_diagram,
 )
 from scoring.score import Score
+from scoring.significance import EqualWeightedCosine, StationaryBootstrap, false_discovery
 from scoring.statistic import OMIT, PROPAGATE, Statistic, evaluate
 from scoring.sums import Sums, merge
 
@@ -43,6 +44,7 @@ __all__ = [
     "BestMemberError",
     "Box",
     "EnergyScore",
+    "EqualWeightedCosine",
     "ExpectedOutlier",
     "Gain",
     "IntervalScore",
@@ -50,6 +52,7 @@ __all__ = [
     "Mask",
     "QuantileScore",
     "Score",
+    "StationaryBootstrap",
     "Statistic",
     "SubEnsemble",
     "Sums",
@@ -61,6 +64,7 @@ __all__ = [
     "ensemble_quantiles",
     "evaluate",
     "expected_reliability_index",
+    "false_discovery",
     "histogram_flatness",
     "interval_scores",
     "joint_distribution",
