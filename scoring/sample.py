@@ -111,7 +111,7 @@ def of_score(score: Score, sums: Sums) -> Sample:
     InputError
         If a statistic was not summed, or the sums do not keep `init_time`.
     """
-    return _of((score,), _common((score,), (sums,)), lambda one: one)
+    return _of((score,), paired((score,), (sums,)), lambda one: one)
 
 
 def of_difference(score: Score, sums: Sums, other: Sums, of_other: Score | None = None) -> Sample:
@@ -132,7 +132,7 @@ def of_difference(score: Score, sums: Sums, other: Sums, of_other: Score | None 
         If they have no label of some dimension in common, or a statistic was not summed.
     """
     scores = score, of_other or score
-    return _of(scores, _common(scores, (sums, other)), lambda one, two: one - two)
+    return _of(scores, paired(scores, (sums, other)), lambda one, two: one - two)
 
 
 def of_skill(
@@ -143,8 +143,42 @@ def of_skill(
     Parameters and errors are those of `of_difference`.
     """
     scores = score, of_reference or score
-    common = _common(scores, (sums, reference))
+    common = paired(scores, (sums, reference))
     return _of(scores, common, lambda one, two: 1.0 - one / two.where(two != 0))
+
+
+def paired(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
+    """What the scores need of their sums, at labels that all have, and with weight only where
+    all have some: what a paired comparison is made from.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+    sums : sequence of Sums
+        One for each score.
+
+    Raises
+    ------
+    InputError
+        If they have no label of some dimension in common, a statistic was not summed, or sums do
+        not keep `init_time`.
+    """
+    needed = [_needed(score, one).to_dataset() for score, one in zip(scores, sums, strict=True)]
+    for dim in needed[0].dims:
+        indexes = [dataset.indexes[dim] for dataset in needed if dim in dataset.indexes]
+        if indexes and not reduce(pd.Index.intersection, indexes).size:
+            found = " and ".join(_ends(index) for index in indexes)
+            raise InputError(f"no {dim} is common to both: found {found}")
+    aligned = xr.align(*needed, join="inner")
+    parts = [Sums.from_dataset(dataset.sortby(INIT_TIME)) for dataset in aligned]
+    present = _present(parts, None)
+    return tuple(
+        Sums(
+            {key: total.where(present, 0.0) for key, total in part.totals.items()},
+            {key: weight.where(present, 0.0) for key, weight in part.weights.items()},
+        )
+        for part in parts
+    )
 
 
 def _of(
@@ -171,26 +205,6 @@ def _of(
     count = present.sum(axis=0)
     values = count * estimate.values.ravel() - (count - 1) * _flat(drawn(1 - np.eye(times.size)))
     return Sample(estimate, times, np.where(present, values, np.nan), resampled)
-
-
-def _common(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
-    """What the scores need, at labels that all have, without weight where one has none."""
-    needed = [_needed(score, one).to_dataset() for score, one in zip(scores, sums, strict=True)]
-    for dim in needed[0].dims:
-        indexes = [dataset.indexes[dim] for dataset in needed if dim in dataset.indexes]
-        if indexes and not reduce(pd.Index.intersection, indexes).size:
-            found = " and ".join(_ends(index) for index in indexes)
-            raise InputError(f"no {dim} is common to both: found {found}")
-    aligned = xr.align(*needed, join="inner")
-    parts = [Sums.from_dataset(dataset.sortby(INIT_TIME)) for dataset in aligned]
-    present = _present(parts, None)
-    return tuple(
-        Sums(
-            {key: total.where(present, 0.0) for key, total in part.totals.items()},
-            {key: weight.where(present, 0.0) for key, weight in part.weights.items()},
-        )
-        for part in parts
-    )
 
 
 def _needed(score: Score, sums: Sums) -> Sums:
