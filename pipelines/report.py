@@ -194,7 +194,8 @@ def _facts(findings: Findings, forecast: xr.Dataset | None) -> Iterator[tuple[st
     yield "Members", f"{forecast.sizes['number']}, number 0 is the control"
     for heading, coordinate in (("Checkpoints", "checkpoint"), ("Perturbation", "perturbation")):
         names = forecast[coordinate].attrs.get("flag_meanings", "").split()
-        named = [name.replace("_", " ") for name in names if name not in ("none", "control")]
+        words = (name.replace("_", " ").replace("+", " + ") for name in names)
+        named = [name for name in words if name not in ("none", "control")]
         if named:
             yield heading, ", ".join(named)
     experiment = json.loads(forecast.attrs.get("experiment", "{}"))
