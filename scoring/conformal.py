@@ -7,7 +7,7 @@ as they promise, whatever the forecast's errors look like, as long as the cases 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,7 +289,7 @@ class _Fit:
         return count
 
 
-def check_fitted(fitted: xr.DataArray, quantiles: xr.DataArray) -> None:
+def check_fitted(fitted: xr.DataArray | Mapping[str, np.ndarray], quantiles: xr.DataArray) -> None:
     """Refuse other levels than those fitted.
 
     Raises
@@ -297,10 +297,10 @@ def check_fitted(fitted: xr.DataArray, quantiles: xr.DataArray) -> None:
     InputError
         Naming both.
     """
-    if not np.array_equal(quantiles["quantile"], fitted["quantile"]):
+    levels, found = np.asarray(fitted["quantile"]), quantiles["quantile"].values
+    if not np.array_equal(found, levels):
         raise InputError(
-            f"calibration was fitted for the levels {fitted['quantile'].values.tolist()}, "
-            f"found {quantiles['quantile'].values.tolist()}"
+            f"calibration was fitted for the levels {levels.tolist()}, found {found.tolist()}"
         )
 
 
