@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from scoring.tile import Structure
 ERRORS = (CRPS(STANDARD), MeanError(), AbsoluteError(), SquaredError())
 _SPREADS = (Variance(), ExpectedSquaredError(), UnbiasedSquaredError())
 _MOST_BINS = 20
-_AT_ONCE = 64
+_AT_ONCE = 16
 
 Values = Mapping[Statistic, np.ndarray]
 
@@ -55,9 +56,20 @@ class Evaluated:
 
 
 class Members(Protocol):
-    """How many members are present at a time, and what can then be said of the ensemble."""
+    """How many members are present at a time, and what can then be said of the ensemble.
+
+    Attributes
+    ----------
+    present : int or None
+        Members in memory at a time; None is all.
+    memory : int
+        Most bytes of them that are useful.
+    estimator : str
+        What is added to the name of an estimator of the CRPS.
+    """
 
     present: int | None
+    memory: int
     estimator: str
 
     def evaluate(
@@ -94,6 +106,7 @@ class AllMembers:
     """All members at once: every statistic is exact."""
 
     present = None
+    memory = sys.maxsize
     estimator = ""
 
     def evaluate(
@@ -146,6 +159,7 @@ class MemberBlocks:
 
     size: int = FEWEST
     exchangeable: bool = False
+    memory: ClassVar[int] = 2**23
 
     def __post_init__(self) -> None:
         stratified_blocks(np.zeros(1), self.size)

@@ -149,7 +149,8 @@ def _sums(
             tally,
         )
         beside = 1 if climatology is None else _CLIMATE_MEMBERS
-        for block in pair.blocks(name, settings.memory, settings.members.present, beside):
+        memory = min(settings.memory, settings.members.memory)
+        for block in pair.blocks(name, memory, settings.members.present, beside):
             one.add(block)
     return tally.sums()
 

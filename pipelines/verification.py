@@ -201,13 +201,18 @@ class Verification:
     def members(self, block: Block) -> np.ndarray:
         """The block's members, (number, lead_time, *cells), in memory."""
         variable = self.forecast[block.channel].variable
-        variable = variable.isel(init_time=block.init, **{self.cell_dims[0]: block.rows})
-        parts = []
+        rows = block.rows.stop - block.rows.start
+        shape = (block.numbers.size, block.leads.size, rows, *self.cells().shape[1:])
+        members = np.empty(shape, variable.dtype)
+        leads, within = _span(block.leads)
+        there = variable.isel({"init_time": block.init, self.cell_dims[0]: block.rows})
+        first = 0
         for run in _runs(block.numbers):
-            span, inside = _span(block.leads)
-            part = variable.isel(number=_span(run)[0], lead_time=span).values
-            parts.append(part[_span(run)[1]][:, inside])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            numbers, among = _span(run)
+            part = there.isel(number=numbers, lead_time=leads).values
+            members[first : first + run.size] = part[among][:, within]
+            first += run.size
+        return members
 
     def truths(self, name: str, memory: int) -> Series:
         """The truth of a channel at every valid time that it has."""

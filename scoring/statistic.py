@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from scoring.pieces import PIECE_BYTES, pieces
 from scoring.thresholds import Reference, matched
 from scoring.tile import Structure, Tile, three_axes, tiles
 
@@ -112,8 +113,12 @@ def evaluate(
     missing: Missing = PROPAGATE,
     threads: int = 1,
     references: Mapping[str, xr.DataArray] | None = None,
+    memory: int = PIECE_BYTES,
 ) -> xr.Dataset:
     """All statistics of each sample, from one sort.
+
+    A forecast that is not in memory, in Dask chunks of any shape or in an opened store, is read in
+    pieces with all members of some cells.
 
     Parameters
     ----------
@@ -133,6 +138,8 @@ def evaluate(
         Tiles worked on at a time.
     references : mapping of str to xarray.DataArray, optional
         Climatologies that statistics name: dimensions of `truth` and `quantile`.
+    memory : int
+        Bytes of a piece of the forecast, at most.
 
     Returns
     -------
@@ -152,17 +159,25 @@ def evaluate(
     target = matched(truth, cells)
     needed = {reference for statistic in statistics for reference in statistic.references}
     fields = {reference: reference.field(references or {}, cells) for reference in needed}
-    arrays = evaluate_arrays(
-        statistics,
-        forecast.values,
-        target.values,
-        axis,
-        structure=_structure(forecast, member_dim),
-        missing=missing,
-        threads=threads,
-        references=fields,
-    )
     _check_labels(statistics)
+    values, structure = target.values, _structure(forecast, member_dim)
+    arrays: dict[Statistic, np.ndarray] = {}
+    for place in pieces(forecast, member_dim, memory):
+        here = tuple(place[dim] for dim in cells.dims)
+        part = evaluate_arrays(
+            statistics,
+            forecast.isel(place).values,
+            values[here],
+            axis,
+            structure=structure,
+            missing=missing,
+            threads=threads,
+            references={reference: field[here] for reference, field in fields.items()},
+        )
+        for statistic, found in part.items():
+            labels = found.shape[len(here) :]
+            whole = arrays.setdefault(statistic, np.empty(cells.shape + labels))
+            whole[here] = found
     variables = {}
     coordinates: dict[Hashable, object] = dict(cells.coords)
     for statistic, values in arrays.items():
@@ -239,9 +254,13 @@ def evaluate_arrays(
         for place, tile in cut(share):
             for statistic, values in results.items():
                 values[place] = missing.of_tile(statistic, tile)
+            tile.forget()
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
+    if threads == 1:
+        work(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
 
 

@@ -188,6 +188,11 @@ class Tile:
         """The members divided by the truth, one threshold."""
         return self.cut(TRUTH)
 
+    def forget(self) -> None:
+        """Drop all cuts: a tile and its cuts hold each other, so that their arrays would pile up
+        until garbage is collected."""
+        self._cuts.clear()
+
     def cut(self, thresholds: Divider) -> Cut:
         """The members divided by thresholds; found once for thresholds that are equal."""
         if thresholds not in self._cuts:
