@@ -18,7 +18,7 @@ from pipelines.nature_store import PER_DAY
 pytestmark = pytest.mark.skipif(find_spec("dinosaur") is None, reason="needs the extra 'physics'")
 SMALL = NatureSettings(
     years=2 / 365, segments=2, evaluation_days=2, twin_spinup_days=1, truncation=21,
-    coarse_spinup_days=4, fine_spinup_days=0, chunk_days=1,
+    coarse_spinup_days=4, fine_spinup_days=0, chunk_days=1, gain=0.5,
 )  # fmt: skip
 
 
