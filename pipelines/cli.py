@@ -16,8 +16,10 @@ import click
 import numpy as np
 
 from data.errors import MyriadError
+from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
+    from pipelines.engine import Progress
     from pipelines.job import Job
     from pipelines.score_table import ScoreResult
     from pipelines.truths import Paths
@@ -30,6 +32,10 @@ _RUNS = click.option(
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1), default=None,
     help="Worker processes, one thread each; by default one per core.",
+)  # fmt: skip
+_SCHEDULER = click.option(
+    "--scheduler", default=None, metavar="ADDRESS",
+    help="Compute on the workers of this Dask scheduler, for example tcp://host:8786.",
 )  # fmt: skip
 _EXPERIMENT = click.argument("experiment", type=_FILE)
 
@@ -78,9 +84,10 @@ def main() -> None:
 @_EXPERIMENT
 @_RUNS
 @_WORKERS
-def run(experiment: Path, runs: Path, workers: int | None) -> None:
+@_SCHEDULER
+def run(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
     """Forecast the ensemble of an EXPERIMENT file; a second run does what is missing."""
-    _run(_job(experiment, runs), workers)
+    _run(_job(experiment, runs), workers, scheduler).check()
 
 
 def _job(experiment: Path, runs: Path) -> Job:
@@ -89,10 +96,24 @@ def _job(experiment: Path, runs: Path) -> Job:
     return Job.read(experiment, runs)
 
 
-def _run(job: Job, workers: int | None) -> None:
-    done = job.run(workers or _cores())
+def _run(job: Job, workers: int | None, scheduler: str | None) -> Progress:
+    done = _on(job, workers, scheduler).run()
     rate = f", {done.member_steps / done.seconds:.0f} member-steps/s" if done.member_steps else ""
-    click.echo(f"{job.forecast}: {done.units} units finished, {done.resumed} of them before{rate}")
+    click.echo(f"{job.forecast}: {done.units} units done, {done.resumed} of them before{rate}")
+    return done
+
+
+def _on(job: Job, workers: int | None, scheduler: str | None) -> Job:
+    """The job on the cluster that the command line names, or else the experiment."""
+    from pipelines.experiment import DaskScheduler, LocalProcesses
+
+    if workers and scheduler:
+        raise click.UsageError("give --workers or --scheduler, not both")
+    if scheduler:
+        return job.on(DaskScheduler(kind="scheduler", address=scheduler))
+    own = job.experiment.cluster
+    memory = own.memory_gb if isinstance(own, LocalProcesses) else None
+    return job.on(LocalProcesses(workers=workers, memory_gb=memory)) if workers else job
 
 
 def _cores() -> int:
@@ -179,6 +200,7 @@ def train(training: Path) -> None:
     "--against", type=_FILE,
     help="Scores, a run, an experiment or a forecast to test the differences from.",
 )  # fmt: skip
+@score_options
 def score(
     experiment: Path | None,
     runs: Path,
@@ -196,13 +218,15 @@ def score(
     given = bool(forecast or truth or output)
     if (experiment is None) != given or (given and not (forecast and truth and output)):
         raise click.UsageError("give an EXPERIMENT, or all of --forecast, --truth and --output")
+    settings = score_settings(_cores())
     if experiment is not None:
         job = _job(experiment, runs)
-        own, alike, output = job.score, job.score_alike, job.scores
+        own = partial(job.score, settings)
+        alike, output = partial(job.score_alike, settings=settings), job.scores
     else:
 
         def alike(scored: Paths, target: Path) -> ScoreResult:
-            return score_forecast(scored, truth, target, climatology, analysis or None)
+            return score_forecast(scored, truth, target, climatology, analysis or None, settings)
 
         own = partial(alike, forecast, output)
     if against is not None and against.is_file() and against.suffix in (".yaml", ".yml"):
@@ -234,13 +258,16 @@ def report(experiment: Path, runs: Path) -> None:
 @_EXPERIMENT
 @_RUNS
 @_WORKERS
-def everything(experiment: Path, runs: Path, workers: int | None) -> None:
+@_SCHEDULER
+def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run, score, calibrate and report an EXPERIMENT; ends with a table and the report's path."""
+    from pipelines.score import ScoreSettings
     from pipelines.summary import summary_text
 
     job = _job(experiment, runs)
-    _run(job, workers)
-    job.score(threads=workers or _cores())
+    done = _run(job, workers, scheduler)
+    job.score(ScoreSettings(threads=workers or _cores()))
     job.calibrate()
     click.echo(summary_text(job.findings()))
     click.echo(job.report())
+    done.check()

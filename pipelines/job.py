@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.errors import ConfigurationError, StoreError
 from data.source import open_source
 from pipelines import calibrate, engine, report, score
-from pipelines.experiment import Experiment, read_experiment
-from pipelines.plan import make_plan
+from pipelines.clusters import make_cluster
+from pipelines.experiment import ClusterSettings, Experiment, read_experiment
+from pipelines.plan import Plan, make_plan
 from pipelines.store import open_store
 
 
@@ -34,6 +35,10 @@ class Job:
         experiment = read_experiment(file)
         return cls(experiment, runs / experiment.name)
 
+    def on(self, cluster: ClusterSettings) -> Job:
+        """The same job on another cluster."""
+        return replace(self, experiment=self.experiment.model_copy(update={"cluster": cluster}))
+
     @property
     def forecast(self) -> Path:
         """The forecast store."""
@@ -44,15 +49,21 @@ class Job:
         """The folder of scores."""
         return self.folder / "scores"
 
-    def run(self, workers: int) -> engine.Progress:
-        """Forecast what is missing; see `engine.run`."""
-        return engine.run(make_plan(self.experiment, self.forecast), workers)
+    def run(self) -> engine.Progress:
+        """Forecast what is missing, on the experiment's cluster; see `engine.run`."""
+        return engine.run(self.plan(), make_cluster(self.experiment.cluster))
 
-    def score(self, threads: int = 1) -> score.ScoreResult:
+    def plan(self) -> Plan:
+        """What is to be forecast, checked; see `make_plan`."""
+        return make_plan(self.experiment, self.forecast)
+
+    def score(self, settings: score.ScoreSettings | None = None) -> score.ScoreResult:
         """Score the forecasts; see `score.score`."""
-        return self.score_alike(self._finished(), self.scores, threads)
+        return self.score_alike(self._finished(), self.scores, settings)
 
-    def score_alike(self, forecast: Path, output: Path, threads: int = 1) -> score.ScoreResult:
+    def score_alike(
+        self, forecast: Path, output: Path, settings: score.ScoreSettings | None = None
+    ) -> score.ScoreResult:
         """Score any forecast as this one is scored, into a folder; see `score.score`."""
         return score.score(
             forecast,
@@ -60,7 +71,7 @@ class Job:
             output,
             self.experiment.climatology,
             self.experiment.analyses,
-            score.ScoreSettings(threads=threads),
+            settings,
         )
 
     def calibrate(self) -> calibrate.CalibrationResult:

@@ -188,9 +188,8 @@ def test_no_common_time_is_refused(verified, tmp_path):
     observed = xr.open_zarr(verified.truth, consolidated=False).load().drop_encoding()
     later = observed.assign_coords(time=observed.time + np.timedelta64(3, "h"))
     later.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
-    refused(
-        verified, tmp_path / "t.zarr", tmp_path, "so no lead can be scored: forecasts of t850 are valid"
-    )
+    message = "so no lead can be scored: forecasts of t850 are valid"
+    refused(verified, tmp_path / "t.zarr", tmp_path, message)
 
 
 def test_a_climatology_without_the_channel_is_refused(verified, tmp_path):

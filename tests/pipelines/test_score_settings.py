@@ -1,0 +1,196 @@
+"""Options of a scoring run: masks, missing values, members in blocks, what cannot be scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from data.errors import InputError
+from data.grid import Grid
+from pipelines.cli import main
+from pipelines.masks import open_mask
+from pipelines.members import MemberBlocks
+from pipelines.score import ScoreSettings, score
+from pipelines.score_table import ScoreResult
+from scoring.crps import CRPS, FAIR
+from scoring.statistic import OMIT
+
+Z500 = {"channel": "z500", "region": "globe", "forecast": "ensemble"}
+GRID = Grid("legendre-gauss", 8, 16)
+
+
+@pytest.fixture(scope="module")
+def plain(verified, tmp_path_factory) -> ScoreResult:
+    return scored(verified, tmp_path_factory.mktemp("plain"))
+
+
+def scored(verified, output: Path, forecast: Path | None = None, **settings) -> ScoreResult:
+    chosen = ScoreSettings(channels=("z500",), **settings)
+    forecast = forecast or verified.forecast
+    return score(forecast, verified.truth, output, verified.climatology, settings=chosen)
+
+
+def changed(verified, target: Path, change) -> Path:
+    """A copy of the forecast store with something changed."""
+    with xr.open_zarr(verified.forecast, consolidated=False) as dataset:
+        change(dataset.load().drop_encoding()).to_zarr(target, zarr_format=3, consolidated=False)
+    return target
+
+
+def with_gaps(dataset: xr.Dataset) -> xr.Dataset:
+    """Two members missing in a third of the cells, and all of them in one."""
+    dataset.z500.values[:, 2:4, :, :, :5] = np.nan
+    dataset.z500.values[:, :, :, 0, 0] = np.nan
+    return dataset
+
+
+def mask_file(folder: Path, **names: str) -> Path:
+    """1 over the first half of each circle, as a NetCDF file with short names."""
+    land = xr.DataArray(
+        np.broadcast_to(np.arange(16) < 8, (1, *GRID.shape)).astype("f4"),
+        {"lat": GRID.latitude, "lon": GRID.longitude},
+        ("time", "lat", "lon"),
+    )
+    land.rename(names).to_dataset(name="lsm").to_netcdf(folder / "land.nc")
+    return folder / "land.nc"
+
+
+def test_a_mask_is_a_weight(verified, tmp_path):
+    mask = open_mask(f"{mask_file(tmp_path)}:lsm")
+    found = scored(verified, tmp_path / "a", mask=mask)
+    half = changed(verified, tmp_path / "f.zarr", with_nothing_over_sea)
+    other = scored(verified, tmp_path / "b", half, mask=mask)
+    later = {"lead_time": slice(1, None)}  # at lead 0 all errors are 0, and ratios mean nothing
+    for name in ("crps", "rmse", "bias", "spread_skill_area_mean", "rank_histogram", "acc"):
+        ensemble = [result.scores[name].sel(forecast="ensemble") for result in (found, other)]
+        np.testing.assert_allclose(ensemble[1].isel(later), ensemble[0].isel(later))
+    weight = found.sums.weights[CRPS(FAIR).key].sel(Z500)
+    np.testing.assert_allclose(weight.isel(lead_time=0), 0.5)
+
+
+def with_nothing_over_sea(dataset: xr.Dataset) -> xr.Dataset:
+    dataset.z500.values[..., 8:] = np.nan
+    return dataset
+
+
+def test_a_mask_that_does_not_fit_is_refused(verified, tmp_path):
+    path = mask_file(tmp_path)
+    with pytest.raises(InputError, match="variable 'sea' is missing, found lsm"):
+        open_mask(f"{path}:sea")
+    with pytest.raises(InputError, match="expected FILE:VARIABLE"):
+        open_mask("land.nc")
+    mask = open_mask(f"{path}:lsm")
+    for wrong, message in (
+        (mask.isel(latitude=slice(4)), "its latitude is not the forecast's"),
+        (mask.isel(latitude=slice(None, None, -1)), "its latitude is not the forecast's"),
+        (mask.isel(latitude=0), "has dimensions"),
+        (mask - 0.5, "must not be negative"),
+        (mask.where(mask.latitude > 60, 0.0), "leaves nothing of region 'tropics'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            scored(verified, tmp_path / "out", mask=wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_members_propagate_or_are_left_out_with_true_counts(verified, plain, tmp_path):
+    gaps = changed(verified, tmp_path / "f.zarr", with_gaps)
+    spread = scored(verified, tmp_path / "a", gaps).scores
+    ensemble = {"forecast": "ensemble", "region": "globe"}
+    assert np.isnan(spread.crps.sel(ensemble)).all()
+    assert np.isfinite(spread.crps.sel(forecast="climatology")).all()
+    found = scored(verified, tmp_path / "b", gaps, missing=OMIT)
+    fair = [
+        result.scores.crps_fair.sel(ensemble).isel(lead_time=slice(1, None))
+        for result in (found, plain)
+    ]
+    np.testing.assert_allclose(*fair, rtol=0.1)
+    weight = found.sums.weights[CRPS(FAIR).key].sel(Z500)
+    lost = float(GRID.area_weights[0, 0])
+    np.testing.assert_allclose(weight.isel(lead_time=0), 1 - lost)
+
+
+def test_members_in_blocks_score_like_all_at_once(verified, plain, tmp_path):
+    found = scored(verified, tmp_path, members=MemberBlocks(128))
+    later = {"lead_time": slice(1, None)}
+    for name in ("crps", "crps_fair", "rmse", "bias", "mae", "spread_skill",
+                 "spread_skill_area_mean", "acc"):  # fmt: skip
+        np.testing.assert_allclose(
+            found.scores[name].isel(later), plain.scores[name].isel(later), rtol=1e-9, err_msg=name
+        )
+    assert "rank_histogram" not in found.scores
+    estimator = found.scores.crps_estimator.sel(forecast="ensemble").item()
+    assert estimator == "stratified, mean over blocks of 128 members"
+    assert estimator in found.table()
+
+
+def test_blocks_without_checkpoints_need_a_declaration(verified, tmp_path):
+    bare = changed(verified, tmp_path / "f.zarr", lambda dataset: dataset.drop_vars("checkpoint"))
+    with pytest.raises(InputError, match=r"no coordinate 'checkpoint'.*declare"):
+        scored(verified, tmp_path / "a", bare, members=MemberBlocks(128))
+    found = scored(verified, tmp_path / "b", bare, members=MemberBlocks(128, exchangeable=True))
+    assert found.scores.crps_estimator.sel(forecast="ensemble").item().startswith("fair, mean")
+
+
+def test_independent_members_are_headed_by_fair_and_pairs_by_stratified(verified, tmp_path):
+    bare = changed(verified, tmp_path / "f.zarr", lambda dataset: dataset.drop_vars("checkpoint"))
+    named = scored(verified, tmp_path / "a", bare).scores.crps_estimator
+    assert named.sel(forecast="ensemble") == "fair"
+    pairs = np.array([-1, 0, 0, 1, 1, 2, 2, 3, 3])
+    paired = changed(
+        verified,
+        tmp_path / "p.zarr",
+        lambda dataset: dataset.drop_vars("checkpoint").assign_coords(pair=("number", pairs)),
+    )
+    named = scored(verified, tmp_path / "b", paired).scores.crps_estimator
+    assert named.sel(forecast="ensemble") == "stratified"
+
+
+def test_a_checkpoint_with_one_member_leaves_fair_and_says_so(verified, tmp_path):
+    lonely = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1])
+    store = changed(
+        verified,
+        tmp_path / "f.zarr",
+        lambda dataset: dataset.assign_coords(checkpoint=("number", lonely)),
+    )
+    scores = scored(verified, tmp_path / "a", store).scores
+    assert scores.crps_estimator.sel(forecast="ensemble") == "fair"
+    assert "takes all members as independent" in " ".join(scores.attrs["notes"])
+
+
+def test_a_variable_that_cannot_be_scored_is_an_error(verified, tmp_path):
+    def with_a_mean(dataset: xr.Dataset) -> xr.Dataset:
+        return dataset.assign(t850=dataset.t850.mean("number", keep_attrs=True))
+
+    store = changed(verified, tmp_path / "f.zarr", with_a_mean)
+    with pytest.raises(InputError, match="t850 cannot be scored without the dimension number"):
+        score(store, verified.truth, tmp_path / "out")
+    assert scored(verified, tmp_path / "z500", store).scores.channel.values.tolist() == ["z500"]
+
+
+def test_a_channel_without_truth_at_any_valid_time_is_an_error(verified, tmp_path):
+    truth = xr.open_zarr(verified.truth, consolidated=False).load().drop_encoding()
+    truth[["z500"]].to_zarr(tmp_path / "z.zarr", zarr_format=3, consolidated=False)
+    late = truth[["t850"]].assign_coords(time=truth.time + np.timedelta64(3, "h"))
+    late.to_zarr(tmp_path / "t.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(InputError, match="forecasts of t850 are valid"):
+        score(verified.forecast, [tmp_path / "z.zarr", tmp_path / "t.zarr"], tmp_path / "out")
+
+
+def test_the_command_line_has_them_all(verified, tmp_path):
+    def run(*options: object):
+        given = ("--forecast", verified.forecast, "--truth", verified.truth, *options)
+        output = ("--output", tmp_path / "out")
+        return CliRunner().invoke(main, ["score", *map(str, (*given, *output))])
+
+    land = f"{mask_file(tmp_path)}:lsm"
+    found = run("--channel", "z500", "--mask", land, "--member-blocks", 128)
+    assert found.exit_code == 0, found.output
+    assert "mean over blocks of 128 members" in found.output
+    assert "t850" not in found.output
+    assert run("--member-blocks", 100).exit_code == 2
+    assert run("--exchangeable").exit_code == 2
+    assert run("--mask", "nothing.nc:lsm").exit_code == 3
+    refused = run("--member-blocks", 128, "--missing", "omit")
+    assert (refused.exit_code, "omit needs all members" in refused.output) == (3, True)

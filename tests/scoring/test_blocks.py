@@ -1,0 +1,140 @@
+"""Blocks of members against the whole ensemble, which fits into memory here."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data.errors import InputError, StoreError
+from scoring.blocks import EXCHANGEABLE, BlockScores, Strata, stratified_blocks
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED
+from scoring.moments import (
+    AbsoluteError,
+    EnsembleMean,
+    ExpectedSquaredError,
+    MeanError,
+    SquaredError,
+    UnbiasedSquaredError,
+    Variance,
+)
+from scoring.statistic import OMIT, evaluate_arrays
+from scoring.tile import Structure
+
+MEMBERS, CELLS = 1024, (5, 40)
+GROUPS = np.repeat([0, 1, 2, 3], MEMBERS // 4)
+STRUCTURE = Structure(GROUPS, np.arange(MEMBERS) // 2)
+EXACT = (
+    EnsembleMean(), MeanError(), AbsoluteError(), SquaredError(), Variance(),
+    ExpectedSquaredError(), UnbiasedSquaredError(),
+)  # fmt: skip
+
+
+def ensemble() -> tuple[np.ndarray, np.ndarray]:
+    """Checkpoints with offsets, each with +- pairs, far from 0, (member, *cells); and truth."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(MEMBERS // 2, *CELLS))
+    signed = np.stack([draws, -draws], axis=1).reshape(MEMBERS, *CELLS)
+    offsets = rng.normal(0.0, 1.0, (4, *CELLS))
+    return 54_000 + 60 * (signed + offsets[GROUPS]), 54_000 + 60 * rng.normal(0.0, 1.4, CELLS)
+
+
+def blocks_of(places: list[np.ndarray], strata: Strata, estimators=(STRATIFIED,)) -> list:
+    members, truth = ensemble()
+    return [
+        BlockScores.of(
+            members[place],
+            truth,
+            Structure(STRUCTURE.groups[place], STRUCTURE.pairs[place]),
+            strata,
+            estimators,
+        )
+        for place in places
+    ]
+
+
+def merged(parts: list[BlockScores]) -> BlockScores:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def test_every_member_is_dealt_once_and_every_checkpoint_in_its_share():
+    for groups in (GROUPS, np.repeat([7, 3, 5], (300, 501, 223)), np.zeros(130, int)):
+        places = stratified_blocks(groups)
+        assert min(place.size for place in places) >= 126
+        np.testing.assert_array_equal(np.sort(np.concatenate(places)), np.arange(groups.size))
+        for place in places:
+            Strata.of(groups).check(groups[place])
+
+
+def test_a_small_ensemble_is_one_block_and_small_blocks_are_refused():
+    [place] = stratified_blocks(GROUPS[::64])
+    np.testing.assert_array_equal(place, np.arange(16))
+    with pytest.raises(InputError, match="at least 128 members, found 100"):
+        stratified_blocks(GROUPS, 100)
+
+
+def test_moments_of_the_whole_ensemble_are_exact_in_any_order_and_grouping():
+    members, truth = ensemble()
+    expected = evaluate_arrays(EXACT, members, truth)
+    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS))
+    orders = [np.arange(8), np.random.default_rng(1).permutation(8)]
+    totals = [merged([parts[place] for place in order]) for order in orders]
+    totals.append(merged(parts[:3]) + (parts[3] + merged(parts[4:])))
+    for total in totals:
+        assert total.members == MEMBERS
+        for statistic in EXACT:
+            found = total.statistics()[statistic]
+            np.testing.assert_allclose(found, expected[statistic], rtol=1e-10, atol=1e-9)
+
+
+def test_crps_over_blocks_is_that_of_the_ensemble_within_half_a_percent():
+    members, truth = ensemble()
+    score = CRPS(STRATIFIED)
+    exact = evaluate_arrays((score,), members, truth, structure=STRUCTURE)[score]
+    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS))
+    found = merged(parts).statistics()[score]
+    assert found.mean() == pytest.approx(exact.mean(), rel=5e-3)
+    assert abs(found - exact).max() < 0.05 * exact.mean()
+
+
+def test_blocks_in_the_order_of_checkpoints_are_refused_unless_declared_exchangeable():
+    natural = list(np.arange(MEMBERS).reshape(8, 128))
+    message = "has 128 of checkpoint 0, expected 32, its share"
+    with pytest.raises(InputError, match=message):
+        blocks_of(natural, Strata.of(GROUPS))
+    members, truth = ensemble()
+    exact = evaluate_arrays((CRPS(FAIR),), members, truth)[CRPS(FAIR)].mean()
+    wrong = merged(blocks_of(natural, EXCHANGEABLE, (FAIR,))).statistics()[CRPS(FAIR)].mean()
+    assert wrong > 1.1 * exact  # why they are refused
+
+
+def test_estimators_that_depend_on_the_size_of_a_block_are_refused():
+    with pytest.raises(InputError, match="the standard CRPS of a block"):
+        blocks_of([np.arange(128)], EXCHANGEABLE, (STANDARD,))
+    members, truth = ensemble()
+    with pytest.raises(InputError, match="omit needs all members"):
+        BlockScores.of(members, truth, STRUCTURE, EXCHANGEABLE, missing=OMIT)
+
+
+def test_blocks_of_another_truth_do_not_merge():
+    members, truth = ensemble()
+    first = BlockScores.of(members, truth, STRUCTURE, EXCHANGEABLE)
+    other = BlockScores.of(members, truth + 1, STRUCTURE, EXCHANGEABLE)
+    with pytest.raises(InputError, match="different truths"):
+        first + other
+
+
+def test_scores_of_blocks_survive_a_save_and_load(tmp_path):
+    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS), (FAIR, STRATIFIED))
+    merged(parts[:3]).save(tmp_path / "blocks.zarr")
+    total = BlockScores.load(tmp_path / "blocks.zarr") + merged(parts[3:])
+    expected = merged(parts).statistics()
+    assert total.members == MEMBERS
+    for statistic, found in total.statistics().items():
+        np.testing.assert_allclose(found, expected[statistic], rtol=1e-12)
+    with pytest.raises(StoreError, match="no scores of blocks"):
+        BlockScores.load(tmp_path / "nothing.zarr")
+    xr.Dataset({"x": 1.0}).to_zarr(tmp_path / "x.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(StoreError, match="no scores of blocks"):
+        BlockScores.load(tmp_path / "x.zarr")
