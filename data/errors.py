@@ -9,6 +9,7 @@
 | 6 | `StoreError` | the store is of another experiment, damaged, or cannot be written |
 | 7 | `RunError` | units of work failed; what was finished is kept |
 | 8 | `MissingExtraError` | an optional dependency is needed; the message names the extra |
+| 9 | `DegradedError` | some members are lost; at least `min_members` of each init time are whole |
 | 130, 143 | | stopped by Ctrl-C (SIGINT) or SIGTERM; what was finished is kept |
 """
 
@@ -53,3 +54,9 @@ class MissingExtraError(MyriadError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     exit_code = 8
+
+
+class DegradedError(MyriadError):
+    """Some members are lost, and enough are whole; said at the very end, when all is done."""
+
+    exit_code = 9

@@ -90,6 +90,32 @@ def run(experiment: Path, runs: Path, workers: int | None, scheduler: str | None
     _run(_job(experiment, runs), workers, scheduler).check()
 
 
+@main.command()
+@click.argument("target", type=_FILE)
+@_RUNS
+@click.option("--repair", is_flag=True, help="Compute what is damaged again; TARGET: EXPERIMENT.")
+@_WORKERS
+@_SCHEDULER
+def validate(
+    target: Path, runs: Path, repair: bool, workers: int | None, scheduler: str | None
+) -> None:
+    """Read the whole store TARGET, or that of the EXPERIMENT file TARGET, and prove it sound."""
+    from pipelines.validate import validate as validate_store
+
+    if target.is_dir():
+        if repair:
+            raise click.UsageError("--repair needs the EXPERIMENT file that made the store")
+        found = validate_store(target)
+    else:
+        job = _on(_job(target, runs), workers, scheduler)
+        found = validate_store(job.forecast)
+        if repair and found.damages:
+            click.echo(found.text())
+            found = job.repair(found)
+    click.echo(found.text())
+    found.check()
+
+
 def _job(experiment: Path, runs: Path) -> Job:
     from pipelines.job import Job
 

@@ -1,39 +1,27 @@
-"""The ensemble engine: units of work on a Dask cluster of single-threaded processes."""
+"""The ensemble engine: units of work on a cluster, each of which takes effect exactly once."""
 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import dask
 import numpy as np
 import torch
-from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
 from tqdm import tqdm
 
-from data.errors import RunError, StoreError
+from data.errors import DegradedError, RunError, StoreError
+from pipelines.clusters import Cluster
+from pipelines.dispatch import Patience
+from pipelines.ensemble import Ensemble
+from pipelines.layout import Layout
 from pipelines.plan import Plan, Unit
-from pipelines.store import Store
-
-_RETRIES = 2
-_WINDOW = 2
-_SCHEDULER = {
-    "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.allowed-failures": 3,
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.logging.distributed": "error",
-    # Dask's default trims freed memory at once. A network frees its fields at every step, and to
-    # fetch them back from the system, page by page, takes as long as its arithmetic.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28,
-}
+from pipelines.store import Marker, Store
 
 
 @dataclass(frozen=True)
@@ -47,28 +35,87 @@ class Progress:
     member_steps : int
         Member-steps computed now.
     seconds : float
-        Wall time of computing and writing, without the start of the workers.
+        Wall time of computing and writing, the start of the workers included.
+    lost : str
+        Which members are not whole, and why; empty if all are.
     """
 
     units: int
     resumed: int
     member_steps: int
     seconds: float
+    lost: str = ""
+
+    def check(self) -> None:
+        """Say at the very end that members are lost.
+
+        Raises
+        ------
+        DegradedError
+            If any is.
+        """
+        if self.lost:
+            raise DegradedError(f"degraded: {self.lost}")
 
 
-@dataclass
-class UnitWorker(WorkerPlugin):
-    """Keeps one worker's plan: its checkpoints are loaded from disk once and stay."""
+class Sink(Protocol):
+    """What is done with the fields of a unit: they are stored, or added to sums."""
 
-    plan: Plan
-    name: str = field(default="unit-worker", init=False)
+    def has(self, unit: Unit) -> bool:
+        """Whether the unit has taken effect."""
+        ...
 
-    def setup(self, worker: object) -> None:
-        """One thread of mathematics: the processes are the parallelism."""
-        torch.set_num_threads(1)
+    def take(self, unit: Unit, fields: np.ndarray) -> None:
+        """Let a unit take effect, whole and once, however often this is done.
+
+        Parameters
+        ----------
+        unit : Unit
+            Whose fields they are.
+        fields : numpy.ndarray
+            (number, channel, lead_time, latitude, longitude), float32.
+        """
+        ...
 
 
-def run(plan: Plan, workers: int, quiet: bool = False) -> Progress:
+@dataclass(frozen=True)
+class StoreSink:
+    """Writes a unit's shards, then marks it."""
+
+    store: Store
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the unit is marked, with this very fingerprint."""
+        marker = self.store.marker(unit.name)
+        return marker is not None and marker.fingerprint == unit.fingerprint
+
+    def take(self, unit: Unit, fields: np.ndarray) -> None:
+        """Write and mark; see `Sink.take`."""
+        finite = [bool(np.isfinite(member).all()) for member in fields]
+        diverged = tuple(n for n, whole in zip(unit.numbers, finite, strict=True) if not whole)
+        shards = self.store.write(unit.init, unit.block, fields)
+        self.store.mark(Marker(unit.name, unit.fingerprint, diverged, shards))
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """Forecasts a unit and gives it to a sink; doing it twice, or at once, is harmless."""
+
+    ensemble: Ensemble
+    layout: Layout
+    sink: Sink
+
+    def __call__(self, unit: Unit) -> None:
+        """Do a unit, unless another worker has done it meanwhile."""
+        if not self.sink.has(unit):
+            init_time = self.layout.init_times[unit.init]
+            fields = unit_fields(self.ensemble, self.layout, init_time, unit.numbers)
+            self.sink.take(unit, fields)
+
+
+def run(
+    plan: Plan, cluster: Cluster, quiet: bool = False, patience: Patience | None = None
+) -> Progress:
     """Compute every unit of the plan that is not finished yet.
 
     Raises
@@ -76,42 +123,38 @@ def run(plan: Plan, workers: int, quiet: bool = False) -> Progress:
     StoreError
         If the store is another experiment's, cannot be written, or another run is at work on it.
     RunError
-        If units failed after their retries; all others are finished.
+        If, after their retries, fewer members of an init time are whole than the experiment
+        demands; all other units are finished.
     """
     store = Store(plan.path, plan.layout)
     with alone(plan.path):
         store.create()
         todo = pending(plan, store)
         started = time.monotonic()
-        failed = _compute_all(plan, todo, workers, quiet) if todo else {}
+        try:
+            failed = _compute_all(plan, store, cluster, todo, quiet, patience or Patience())
+        finally:
+            store.sweep()
+            store.complete()
         seconds = time.monotonic() - started
-        store.complete(_completed(plan, store))
-    if failed:
-        unit, reason = next(iter(failed.items()))
-        raise RunError(
-            f"{plan.path}: {len(failed)} of {len(plan.units)} units failed, the first is {unit}: "
-            f"{reason}; the others are finished, run again to retry"
-        )
+    lost = _lost(plan, store, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps
-    return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds)
+    return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds, lost)
 
 
 def pending(plan: Plan, store: Store) -> list[Unit]:
     """The units without a marker of this very experiment and analysis, in order."""
-    marked = store.marked()
-    return [unit for unit in plan.units if marked.get(unit.name) != unit.fingerprint]
+    markers = store.markers()
+    return [
+        unit
+        for unit in plan.units
+        if unit.name not in markers or markers[unit.name].fingerprint != unit.fingerprint
+    ]
 
 
-def compute_unit(plan: Plan, unit: Unit) -> str:
-    """Forecast one unit, write its shards, mark it; returns its name. Idempotent."""
-    fields = unit_fields(plan, unit.init, unit.numbers)
-    store = Store(plan.path, plan.layout)
-    store.write(unit.init, unit.block, fields)
-    store.mark(unit.name, unit.fingerprint)
-    return unit.name
-
-
-def unit_fields(plan: Plan, init: int, numbers: tuple[int, ...]) -> np.ndarray:
+def unit_fields(
+    ensemble: Ensemble, layout: Layout, init_time: np.datetime64, numbers: tuple[int, ...]
+) -> np.ndarray:
     """Forecasts of these members from one init time.
 
     Returns
@@ -119,73 +162,66 @@ def unit_fields(plan: Plan, init: int, numbers: tuple[int, ...]) -> np.ndarray:
     numpy.ndarray
         (number, channel, lead_time, latitude, longitude), float32, as the forecaster gives them.
     """
-    shape = plan.layout.shape
-    fields = np.empty((len(numbers), len(plan.layout.channels), *shape[2:]), dtype=np.float32)
+    shape = (len(numbers), len(layout.channels), *layout.shape[2:])
+    fields = np.empty(shape, dtype=np.float32)
     with torch.inference_mode():
-        for lead, values in enumerate(
-            plan.ensemble.trajectories(plan.layout.init_times[init], numbers)
-        ):
+        for lead, values in enumerate(ensemble.trajectories(init_time, numbers)):
             fields[:, :, lead] = values.numpy()
     return fields
 
 
-def _compute_on_worker(unit: Unit) -> str:
-    return compute_unit(get_worker().plugins["unit-worker"].plan, unit)
-
-
-def _compute_all(plan: Plan, todo: list[Unit], workers: int, quiet: bool) -> dict[str, str]:
-    """Run the units on a cluster of processes; returns the reasons of those that failed."""
-    for name in ("distributed", "asyncio"):  # an interrupt makes both print what it cut short
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+def _compute_all(
+    plan: Plan, store: Store, cluster: Cluster, todo: list[Unit], quiet: bool, patience: Patience
+) -> dict[str, str]:
+    """Have the units done; returns the reasons of those that failed."""
     failed: dict[str, str] = {}
+    if not todo:
+        return failed
+    task = UnitTask(plan.ensemble, plan.layout, StoreSink(store))
     total = sum(len(unit.numbers) for unit in todo) * plan.steps
-    with (
-        dask.config.set(_SCHEDULER),
-        LocalCluster(
-            n_workers=min(workers, len(todo)),
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-        tqdm(total=total, unit=" member-steps", disable=quiet, smoothing=0.1) as bar,
-    ):
-        client.register_plugin(UnitWorker(plan))
-        for future, unit in _windowed(client, todo, _WINDOW * workers):
-            if future.status == "finished":
-                bar.update(len(unit.numbers) * plan.steps)
+    with tqdm(total=total, unit=" member-steps", disable=quiet, smoothing=0.1) as bar:
+        for outcome in cluster.outcomes(task, todo, patience):
+            if outcome.failure is None:
+                bar.update(len(outcome.unit.numbers) * plan.steps)
             else:
-                failed[unit.name] = repr(future.exception())
+                failed[outcome.unit.name] = outcome.failure
     return failed
 
 
-def _windowed(client: Client, todo: list[Unit], window: int) -> Iterator[tuple[Future, Unit]]:
-    """Yield each unit's future as it ends, keeping `window` of them submitted."""
-    waiting = iter(todo)
-    units: dict[str, Unit] = {}
+def _lost(plan: Plan, store: Store, failed: dict[str, str]) -> str:
+    """Which members are not whole, in words.
 
-    def submit(unit: Unit) -> Future:
-        future = client.submit(
-            _compute_on_worker, unit, key=f"unit-{unit.name}", retries=_RETRIES, pure=False
+    Raises
+    ------
+    RunError
+        If too few of an init time are.
+    """
+    markers, wanted = store.markers(), plan.ensemble.experiment
+    diverged = [(unit, markers[unit.name].diverged) for unit in plan.units if unit.name in markers]
+    named = [
+        f"member {number} from {plan.layout.init_times[unit.init]}"
+        for unit, numbers in diverged
+        for number in numbers
+    ]
+    parts = []
+    if failed:
+        unit, reason = next(iter(failed.items()))
+        parts.append(
+            f"{len(failed)} of {len(plan.units)} units failed, the first is {unit}: {reason}"
         )
-        units[future.key] = unit
-        return future
-
-    ended = as_completed([submit(unit) for unit in islice(waiting, window)])
-    for future in ended:
-        yield future, units.pop(future.key)
-        for unit in islice(waiting, 1):
-            ended.add(submit(unit))
-
-
-def _completed(plan: Plan, store: Store) -> np.ndarray:
-    """(init_time, number), bool: whether the member's unit is finished."""
-    completed = np.zeros(plan.layout.shape[:2], dtype=bool)
-    marked = store.marked()
-    for unit in plan.units:
-        completed[unit.init, list(unit.numbers)] = marked.get(unit.name) == unit.fingerprint
-    return completed
+    if named:
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        parts.append(f"not finite, and kept out of scores: {', '.join(named[:5])}{more}")
+    lost = f"{plan.path}: {'; '.join(parts)}" if parts else ""
+    whole = store.completed()[sorted({unit.init for unit in plan.units})].sum(axis=1)
+    fewest = wanted.members if wanted.min_members is None else wanted.min_members
+    if lost and whole.min() < fewest:
+        raise RunError(
+            f"{lost}; {whole.min()} members of an init time are whole, expected {fewest}"
+            f"{' (min_members)' if wanted.min_members else ''}; what is finished is kept, run "
+            "again to retry what failed"
+        )
+    return lost
 
 
 @contextmanager

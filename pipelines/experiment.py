@@ -166,6 +166,71 @@ class StoreSettings(Settings):
     lossless: bool = False
 
 
+class InProcess(Settings):
+    """No workers: every unit is computed by the run itself, for a debugger to step through."""
+
+    kind: Literal["in_process"]
+
+
+class LocalProcesses(Settings):
+    """Processes of this machine, one thread each.
+
+    Attributes
+    ----------
+    workers : int
+        How many; by default one per core.
+    memory_gb : float
+        What each may use, in GB; one that wants more is ended and its unit retried. By default an
+        equal share of the machine's.
+    """
+
+    kind: Literal["local"] = "local"
+    workers: int | None = Field(None, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
+
+
+class DaskScheduler(Settings):
+    """The workers of a Dask scheduler that is there already; they see the same files."""
+
+    kind: Literal["scheduler"]
+    address: str = Field(pattern=r"^[a-z]+://.+")
+
+
+class Slurm(Settings):
+    """Jobs of a Slurm cluster, through dask-jobqueue; they see the same files.
+
+    Attributes
+    ----------
+    jobs, workers : int
+        How many jobs, and single-threaded workers in each.
+    memory_gb : float
+        Memory of a job, in GB.
+    walltime : str
+        Of a job, ``HH:MM:SS``; one that ends is followed by another.
+    queue, account : str
+        As the cluster names them.
+    directives : tuple of str
+        Further ``#SBATCH`` options, such as ``--gres=gpu:1``.
+    prologue : tuple of str
+        Shell lines before a worker starts, such as ``module load python``.
+    """
+
+    kind: Literal["slurm"]
+    jobs: int = Field(ge=1)
+    workers: int = Field(1, ge=1)
+    memory_gb: float = Field(gt=0)
+    walltime: str = "01:00:00"
+    queue: str | None = None
+    account: str | None = None
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+
+
+ClusterSettings = Annotated[
+    InProcess | LocalProcesses | DaskScheduler | Slurm, Field(discriminator="kind")
+]
+
+
 class Experiment(Settings):
     """One ensemble forecast experiment.
 
@@ -185,6 +250,11 @@ class Experiment(Settings):
         Length of the forecast in hours, given as ``10d`` or ``240h``.
     members : int
         Ensemble size, control included.
+    min_members : int
+        How many members of each init time must be whole for a run to count as degraded instead of
+        failed; by default all.
+    cluster : ClusterSettings
+        Who computes; decides nothing about the values.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -199,6 +269,14 @@ class Experiment(Settings):
     forecaster: ForecasterSettings
     perturbations: tuple[PerturbationSettings, ...] = ()
     store: StoreSettings = StoreSettings()
+    min_members: int | None = Field(None, ge=1)
+    cluster: ClusterSettings = LocalProcesses()
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> Experiment:
+        if self.min_members is not None and self.min_members > self.members:
+            raise ValueError(f"min_members {self.min_members} are more than {self.members} members")
+        return self
 
     def steps(self, timestep: np.timedelta64) -> int:
         """Number of steps of this length to the end of the forecast.

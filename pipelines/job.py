@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.errors import ConfigurationError, StoreError
 from data.source import open_source
-from pipelines import calibrate, engine, report, score
+from pipelines import calibrate, engine, report, score, validate
 from pipelines.clusters import make_cluster
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
 from pipelines.plan import Plan, make_plan
@@ -56,6 +56,10 @@ class Job:
     def plan(self) -> Plan:
         """What is to be forecast, checked; see `make_plan`."""
         return make_plan(self.experiment, self.forecast)
+
+    def repair(self, found: validate.Validation) -> validate.Validation:
+        """Have what is damaged in the store computed again; see `validate.repair`."""
+        return validate.repair(self.plan(), found, make_cluster(self.experiment.cluster))
 
     def score(self, settings: score.ScoreSettings | None = None) -> score.ScoreResult:
         """Score the forecasts; see `score.score`."""

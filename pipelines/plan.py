@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.errors import StoreError
 from data.state import State
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
-from pipelines.store import Layout, member_coordinates
+from pipelines.layout import Layout, member_coordinates
+from pipelines.store import fingerprint as fingerprint_of
+from pipelines.store import stored_init_times, unit_name
 
 _VERSIONED = ("myriadcast", "torch", "torch-harmonics", "numpy")
 
@@ -30,6 +33,8 @@ class Unit:
         Position of the init time, and of the block along `number`.
     numbers : tuple of int
         The block's members.
+    checkpoint : int
+        The checkpoint of its first member.
     fingerprint : str
         Digest of everything that decides the values: experiment, init time, analyses, versions.
     """
@@ -37,17 +42,30 @@ class Unit:
     init: int
     block: int
     numbers: tuple[int, ...]
+    checkpoint: int
     fingerprint: str
 
     @property
     def name(self) -> str:
         """Names the unit's marker."""
-        return f"{self.init:05d}-{self.block:05d}"
+        return unit_name(self.init, self.block)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked experiment: what is computed, by whom, and where it goes."""
+    """A checked experiment: what is computed, by whom, and where it goes.
+
+    Attributes
+    ----------
+    ensemble : Ensemble
+        Who forecasts.
+    layout : Layout
+        Of the store, with the init times that it has already.
+    units : tuple of Unit
+        The experiment's work.
+    path : pathlib.Path
+        The store.
+    """
 
     ensemble: Ensemble
     layout: Layout
@@ -76,31 +94,75 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
     analyses = {time: _digest(ensemble.analyses_for(time)) for time in experiment.init_times}
     identity = _identity(experiment, ensemble)
     fingerprint = _hash(identity)
-    layout = _layout(experiment, ensemble, fingerprint, identity)
+    init_times = _joined(path, fingerprint, experiment.init_times)
+    layout = _layout(experiment, ensemble, init_times, fingerprint, identity)
+    blocks = _blocks(experiment)
+    position = {time: index for index, time in enumerate(init_times)}
     units = []
-    for init, time in enumerate(experiment.init_times):
+    for time in experiment.init_times:
         digest = _hash([fingerprint, str(time), analyses[time]])
-        for block, first in enumerate(range(0, experiment.members, experiment.store.block)):
-            numbers = range(first, min(first + experiment.store.block, experiment.members))
-            units.append(Unit(init, block, tuple(numbers), digest))
+        for block, numbers in enumerate(blocks):
+            checkpoint = ensemble.members[numbers[0]].checkpoint
+            units.append(Unit(position[time], block, numbers, checkpoint, digest))
     return Plan(ensemble, layout, tuple(units), path)
 
 
+def _blocks(experiment: Experiment) -> list[tuple[int, ...]]:
+    """The members of each unit of one init time."""
+    size, members = experiment.store.block, experiment.members
+    return [tuple(range(k, min(k + size, members))) for k in range(0, members, size)]
+
+
+def _joined(
+    path: Path, expected: str, wanted: tuple[np.datetime64, ...]
+) -> tuple[np.datetime64, ...]:
+    """Init times of the store at `path` and after them the others that are wanted.
+
+    Raises
+    ------
+    StoreError
+        If one would have to go before or between those that are there.
+    """
+    if not (path / "zarr.json").exists() or fingerprint_of(path) != expected:
+        return wanted
+    stored = stored_init_times(path)
+    added = tuple(time for time in wanted if time not in stored)
+    if added and added[0] < stored[-1]:
+        raise StoreError(
+            f"{path}: has init times to {stored[-1]}, later ones can be added, {added[0]} cannot: "
+            "nothing was changed"
+        )
+    return stored + added
+
+
 def _identity(experiment: Experiment, ensemble: Ensemble) -> dict[str, Any]:
-    """Everything that decides values or layout, and nothing else."""
-    settings = experiment.model_dump(exclude={"name", "truth", "climatology"})
+    """Everything that decides values or layout, and nothing else.
+
+    Init times are not of it: each unit's fingerprint has its own, and a store can get more.
+    """
+    elsewhere = {"name", "truth", "climatology", "init_times", "min_members", "cluster"}
+    settings = experiment.model_dump(exclude=elsewhere)
     for section in (settings, settings["forecaster"], *settings["perturbations"]):
         for key in ("analyses", "checkpoints", "source"):
             section.pop(key, None)  # where a file lies decides nothing; what it holds does
     return {
         "experiment": settings,
         "checkpoints": list(ensemble.hashes),
-        "versions": {name: version(name) for name in _VERSIONED},
+        "versions": versions(),
     }
 
 
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide values."""
+    return {name: version(name) for name in _VERSIONED}
+
+
 def _layout(
-    experiment: Experiment, ensemble: Ensemble, fingerprint: str, identity: dict[str, Any]
+    experiment: Experiment,
+    ensemble: Ensemble,
+    init_times: tuple[np.datetime64, ...],
+    fingerprint: str,
+    identity: dict[str, Any],
 ) -> Layout:
     steps = experiment.steps(ensemble.timestep)
     attributes = {
@@ -114,7 +176,7 @@ def _layout(
     return Layout(
         channels=ensemble.channels,
         grid=ensemble.grid,
-        init_times=experiment.init_times,
+        init_times=init_times,
         lead_times=np.arange(steps + 1) * ensemble.timestep,
         members=member_coordinates(ensemble.members, ensemble.names),
         block=experiment.store.block,

@@ -12,8 +12,8 @@ import xarray as xr
 from data.errors import ConfigurationError, StoreError
 from pipelines.engine import unit_fields
 from pipelines.experiment import Experiment
+from pipelines.layout import coordinates, variable_attributes
 from pipelines.plan import Plan, make_plan
-from pipelines.store import coordinates, variable_attributes
 
 
 def replay(
@@ -55,7 +55,7 @@ def member_dataset(plan: Plan, number: int) -> xr.Dataset:
     """One member from the plan's first init time, rounded as the store rounds."""
     torch.set_num_threads(1)
     layout = plan.layout
-    fields = unit_fields(plan, 0, (number,))[0]
+    fields = unit_fields(plan.ensemble, layout, layout.init_times[0], (number,))[0]
     dataset = coordinates(layout).isel(init_time=0, number=number).drop_vars("completed")
     for index, name in enumerate(layout.channels):
         values = layout.rounded(name, fields[index])

@@ -2,7 +2,8 @@
 
 Each unit of work owns one block of members of one init time, in every channel and at every lead:
 whole shards that no other unit touches. A unit is finished when its marker is there; markers lie
-under the coordinate they make true, ``completed/units/``, and carry the fingerprint of the run.
+under the coordinate they make true, ``completed/units/``, and carry the fingerprint of the run
+and the checksums of the unit's shards. Init times can be added after the last one.
 """
 
 from __future__ import annotations
@@ -10,96 +11,64 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
-from zarr.errors import ZarrUserWarning
 
-from data.channel import channel
 from data.errors import StoreError
-from data.grid import Grid
-from data.packing import round_to_quantum
-from perturb.member import Member
-
-CHUNK_BYTES = 2**19
-_DIMENSIONS = ("init_time", "number", "lead_time", "latitude", "longitude")
-_COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+from pipelines.layout import LAYOUT, Layout, lay_out
+from pipelines.shards import ShardEncoder, checksum, place, writing
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Everything that fixes the shape and the identity of a store.
+class Marker:
+    """What is known of a finished unit.
 
     Attributes
     ----------
-    channels : tuple of str
-        One array each.
-    grid : Grid
-        Grid of the fields.
-    init_times : tuple of numpy.datetime64
-        Ascending.
-    lead_times : numpy.ndarray
-        (lead_time,), timedelta64, from 0.
-    members : xarray.Dataset
-        Coordinates along `number`, with their attributes.
-    block : int
-        Members in a shard.
-    lossless : bool
-        Whether values are kept as they are instead of rounded to each channel's quantum.
-    attributes : dict
-        Group attributes; `fingerprint` among them tells one experiment from another.
+    unit : str
+        Its name.
+    fingerprint : str
+        Digest of everything that decides its values.
+    diverged : tuple of int
+        Members of it that have a value somewhere that is not finite.
+    shards : dict
+        Checksum of each of its shards, by the file's path below the store.
     """
 
-    channels: tuple[str, ...]
-    grid: Grid
-    init_times: tuple[np.datetime64, ...]
-    lead_times: np.ndarray
-    members: xr.Dataset
-    block: int
-    lossless: bool
-    attributes: dict[str, Any]
+    unit: str
+    fingerprint: str
+    diverged: tuple[int, ...]
+    shards: dict[str, str]
 
-    def rounded(self, name: str, values: np.ndarray) -> np.ndarray:
-        """One channel's values as the store keeps them."""
-        return values if self.lossless else round_to_quantum(values, channel(name).quantum)
+    @classmethod
+    def read(cls, path: Path) -> Marker:
+        """The marker in a file.
 
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of each channel's array."""
-        counts = len(self.init_times), self.members.sizes["number"], len(self.lead_times)
-        return (*counts, *self.grid.shape)
-
-    @property
-    def shard(self) -> tuple[int, int, int, int, int]:
-        """Shape of one unit's part: its members, every lead, the globe."""
-        chunk, leads = self.chunk, self.shape[2]
-        rows, columns = (-(-n // c) * c for n, c in zip(self.grid.shape, chunk[3:], strict=True))
-        return 1, self.block, -(-leads // chunk[2]) * chunk[2], rows, columns
-
-    @property
-    def chunk(self) -> tuple[int, int, int, int, int]:
-        """Shape of one chunk: all members of the unit, a tile of the globe, a few leads.
-
-        One chunk of about half a MiB serves both a map of all members at one lead and all leads
-        of all members at one place.
+        Raises
+        ------
+        StoreError
+            If it is damaged.
         """
-        budget = CHUNK_BYTES // (4 * self.block)
-        rows, columns = self.grid.shape
-        while rows * columns > budget and max(rows, columns) > 8:
-            rows, columns = -(-rows // 2), -(-columns // 2)
-        leads = min(self.shape[2], max(1, budget // (rows * columns)))
-        return 1, self.block, leads, rows, columns
+        try:
+            content = json.loads(path.read_bytes())
+            return cls(**content | {"diverged": tuple(content["diverged"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: is no marker ({type(error).__name__}: {error})") from None
+
+    def to_bytes(self) -> bytes:
+        """The marker as it is stored."""
+        return json.dumps(asdict(self)).encode()
 
 
 @dataclass(frozen=True)
 class Store:
-    """A forecast store on a local disk, for writing."""
+    """A forecast store on a disk, for writing."""
 
     path: Path
     layout: Layout
@@ -109,7 +78,7 @@ class Store:
         return self.path / "completed" / "units"
 
     def create(self) -> None:
-        """Lay the store out, or take up the one that is there if it is of the same experiment.
+        """Lay the store out, or take up the one that is there, with more init times if need be.
 
         Raises
         ------
@@ -123,50 +92,145 @@ class Store:
                 f"{self.path}: is the store of another experiment (fingerprint {found}, expected "
                 f"{expected}); nothing was changed: choose another name or remove that store"
             )
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         try:
+            self.sweep()
             if found is None:
-                draft.parent.mkdir(parents=True, exist_ok=True)
-                _lay_out(draft, self.layout)
-                os.replace(draft, self.path)
-            self._units.mkdir(exist_ok=True)
-            _sweep(self.path)
+                self._lay_out_anew()
+            elif self._is_extended():
+                self.lay_out_again()
         except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
 
-    def marked(self) -> dict[str, str]:
-        """Fingerprint of each finished unit, by the unit's name."""
-        return {
-            marker.stem: json.loads(marker.read_text())["fingerprint"]
-            for marker in self._units.glob("*.json")
-        }
+    def _is_extended(self) -> bool:
+        """Whether the layout has init times that the store has not."""
+        stored = stored_init_times(self.path)
+        if stored != self.layout.init_times[: len(stored)]:
+            raise StoreError(f"{self.path}: another run has added init times meanwhile; run again")
+        return len(self.layout.init_times) > len(stored)
 
-    def write(self, init: int, block: int, fields: np.ndarray) -> None:
+    def _lay_out_anew(self) -> None:
+        with self._draft() as draft:
+            lay_out(draft, self.layout, np.zeros(self.layout.shape[:2], dtype=bool))
+            os.replace(draft, self.path)
+
+    def lay_out_again(self) -> None:
+        """Write metadata and coordinates once more; no shard and no marker is touched.
+
+        What readers go by comes last and in one piece: until then they see the store as it was.
+        A run that is killed in between does it again.
+        """
+        with self._draft() as draft:
+            lay_out(draft, self.layout, self.completed())
+            last = [Path(LAYOUT), Path("zarr.json")]
+            files = {file.relative_to(draft) for file in draft.rglob("*") if file.is_file()}
+            for name in [*sorted(files - set(last)), *last]:
+                place((draft / name).read_bytes(), self.path / name, self._units)
+
+    @contextmanager
+    def _draft(self) -> Iterator[Path]:
+        """A folder beside the store that does not outlive its use."""
+        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        try:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the litter of killed writers."""
+        for litter in (self.path / "completed").rglob("*.partial"):
+            litter.unlink(missing_ok=True)
+        for litter in self.path.parent.glob(f"{self.path.name}.*.partial"):
+            shutil.rmtree(litter, ignore_errors=True)
+
+    def markers(self) -> dict[str, Marker]:
+        """What is known of each finished unit, by its name; a damaged marker is none."""
+        found = {}
+        for path in sorted(self._units.glob("*.json")):
+            with suppress(StoreError):
+                found[path.stem] = Marker.read(path)
+        return found
+
+    def marker(self, unit: str) -> Marker | None:
+        """What is known of a unit if it is finished."""
+        with suppress(StoreError):
+            return Marker.read(self._units / f"{unit}.json")
+        return None
+
+    def write(self, init: int, block: int, fields: np.ndarray) -> dict[str, str]:
         """Write one unit's fields, (number, channel, lead_time, latitude, longitude), float32.
 
-        Whatever an earlier, unfinished attempt left in this unit's shards goes first: a damaged
-        shard could not be overwritten.
+        Every shard replaces whatever an earlier attempt left, and what is left beside is removed.
+
+        Returns
+        -------
+        dict
+            Checksum of each shard, by its path below the store.
+
+        Raises
+        ------
+        StoreError
+            If there is no room, or nothing may be written.
         """
-        first = block * self.layout.block
-        group = zarr.open_group(self.path, mode="r+")
-        for index, name in enumerate(self.layout.channels):
-            shutil.rmtree(self.path / name / "c" / str(init) / str(block), ignore_errors=True)
-            values = self.layout.rounded(name, fields[:, index])
-            group[name][init, first : first + len(values)] = values
+        layout, checksums = self.layout, {}
+        encoder = ShardEncoder(layout.shape, layout.chunk, layout.shard)
+        for index, name in enumerate(layout.channels):
+            values = layout.rounded(name, fields[:, index])
+            shards = encoder.encode(init, block * layout.block, values)
+            with writing(self.path):
+                for key, content in shards.items():
+                    place(content, self.path / name / key, self._units)
+            checksums |= {f"{name}/{key}": checksum(content) for key, content in shards.items()}
+        for stray in self.shards(init, block) - checksums.keys():
+            (self.path / stray).unlink(missing_ok=True)
+        return checksums
 
-    def mark(self, unit: str, digest: str) -> None:
+    def shards(self, init: int, block: int) -> set[str]:
+        """Paths below the store of the files that lie where one unit's shards do."""
+        folders = (self.path / name / "c" / f"{init}/{block}" for name in self.layout.channels)
+        files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+        return {file.relative_to(self.path).as_posix() for file in files}
+
+    def mark(self, marker: Marker) -> None:
         """Mark a unit as finished: durable, and there either whole or not at all."""
-        draft = self._units / f"{unit}.{os.getpid()}.partial"
-        with draft.open("w") as file:
-            json.dump({"unit": unit, "fingerprint": digest}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._units / f"{unit}.json")
+        with writing(self.path):
+            place(marker.to_bytes(), self._units / f"{marker.unit}.json", self._units)
 
-    def complete(self, completed: np.ndarray) -> None:
-        """Write which (init_time, number) are finished, bool, for readers to see."""
-        zarr.open_group(self.path, mode="r+")["completed"][:] = completed
+    def unmark(self, unit: str) -> None:
+        """Forget that a unit is finished."""
+        (self._units / f"{unit}.json").unlink(missing_ok=True)
+
+    def completed(self) -> np.ndarray:
+        """(init_time, number), bool: whether a member is finished and finite, by the markers."""
+        completed = np.zeros(self.layout.shape[:2], dtype=bool)
+        for name, marker in self.markers().items():
+            init, first = place_of(name, self.layout.block)
+            if init < len(completed):
+                completed[init, first : first + self.layout.block] = True
+                completed[init, list(marker.diverged)] = False
+        return completed
+
+    def complete(self) -> None:
+        """Write which (init_time, number) are finished, for readers to see."""
+        with writing(self.path):
+            zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed()
+
+
+def unit_name(init: int, block: int) -> str:
+    """Names the unit of one block of members of one init time."""
+    return f"{init:05d}-{block:05d}"
+
+
+def place_of(unit: str, block: int) -> tuple[int, int]:
+    """Position of a unit's init time, and its first member, in blocks of this size."""
+    init, position = map(int, unit.split("-"))
+    return init, position * block
+
+
+def stored_init_times(path: Path) -> tuple[np.datetime64, ...]:
+    """Init times of a store, ascending."""
+    with open_store(path) as dataset:
+        return tuple(dataset.init_time.values.astype("datetime64[s]"))
 
 
 def fingerprint(path: Path) -> str | None:
@@ -188,14 +252,6 @@ def fingerprint(path: Path) -> str | None:
         ) from None
 
 
-def _sweep(path: Path) -> None:
-    """Remove the litter of killed writers."""
-    for litter in path.rglob("*.partial"):
-        litter.unlink(missing_ok=True)
-    for litter in path.parent.glob(f"{path.name}.*.partial"):
-        shutil.rmtree(litter, ignore_errors=True)
-
-
 def open_store(path: Path) -> xr.Dataset:
     """The store as a lazy dataset.
 
@@ -207,85 +263,3 @@ def open_store(path: Path) -> xr.Dataset:
     if not (path / "zarr.json").exists():
         raise StoreError(f"{path}: no store is there; has the experiment been run?")
     return xr.open_zarr(path)
-
-
-def member_coordinates(members: tuple[Member, ...], checkpoints: tuple[str, ...]) -> xr.Dataset:
-    """Who each member is, along `number`; names are flags, as CF has no other portable way."""
-    perturbations = sorted({member.perturbation for member in members})
-    columns = {
-        "number": ([m.number for m in members], {"standard_name": "realization"}),
-        "checkpoint": ([m.checkpoint for m in members], _flags(checkpoints)),
-        "perturbation": (
-            [perturbations.index(m.perturbation) for m in members],
-            _flags(tuple(perturbations)),
-        ),
-        "pair": ([m.pair for m in members], {"long_name": "+- pair, -1 where there is none"}),
-        "sign": ([m.sign for m in members], {"long_name": "sign within the pair, 0 for control"}),
-        "seed": ([m.seed for m in members], {"long_name": "address of the member's draws"}),
-    }
-    return xr.Dataset(coords={
-        name: ("number", np.array(values, dtype=np.int32), attributes)
-        for name, (values, attributes) in columns.items()
-    })  # fmt: skip
-
-
-def _flags(names: tuple[str, ...]) -> dict[str, Any]:
-    return {"flag_values": list(range(len(names))), "flag_meanings": " ".join(names)}
-
-
-def _lay_out(path: Path, layout: Layout) -> None:
-    """Write coordinates, attributes and empty arrays."""
-    dataset = coordinates(layout).assign_attrs(layout.attributes)
-    dataset.to_zarr(path, zarr_format=3, consolidated=False)
-    group = zarr.open_group(path, mode="r+")
-    for name in layout.channels:
-        array = group.create_array(
-            name,
-            shape=layout.shape,
-            chunks=layout.chunk,
-            shards=layout.shard,
-            dtype="float32",
-            fill_value=np.nan,
-            compressors=_COMPRESSOR,
-            dimension_names=_DIMENSIONS,
-        )
-        array.attrs.update(variable_attributes(name, layout.lossless))
-    with warnings.catch_warnings():
-        # Not yet in the zarr v3 specification, but what lets xarray open a store without options;
-        # sound here, because no metadata ever changes after this.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(path)
-    _put_in_order(path / "zarr.json", (*dataset.coords, *layout.channels))
-
-
-def _put_in_order(metadata: Path, names: tuple[str, ...]) -> None:
-    """List the arrays in this order, in which readers show them; by itself it is the disk's."""
-    content = json.loads(metadata.read_text())
-    arrays = content["consolidated_metadata"]["metadata"]
-    content["consolidated_metadata"]["metadata"] = {name: arrays[name] for name in names}
-    metadata.write_text(json.dumps(content, indent=1))
-
-
-def variable_attributes(name: str, lossless: bool) -> dict[str, Any]:
-    """CF attributes of a channel's array, and the quantum that its values are rounded to."""
-    kind = channel(name)
-    return kind.attributes if lossless else kind.attributes | {"quantum": kind.quantum}
-
-
-def coordinates(layout: Layout) -> xr.Dataset:
-    """The coordinates of a store, nothing completed yet."""
-    init_times = np.array(layout.init_times, dtype="datetime64[ns]")
-    lead_times = layout.lead_times.astype("timedelta64[ns]")
-    valid_times = init_times[:, None] + lead_times[None, :]
-    completed = np.zeros(layout.shape[:2], dtype=bool)
-    return layout.members.assign_coords(
-        init_time=("init_time", init_times, {"standard_name": "forecast_reference_time"}),
-        lead_time=("lead_time", lead_times, {"standard_name": "forecast_period"}),
-        valid_time=(("init_time", "lead_time"), valid_times, {"standard_name": "time"}),
-        latitude=("latitude", layout.grid.latitude,
-                  {"standard_name": "latitude", "units": "degrees_north"}),
-        longitude=("longitude", layout.grid.longitude,
-                   {"standard_name": "longitude", "units": "degrees_east"}),
-        completed=(("init_time", "number"), completed,
-                   {"long_name": "whether this member of this init time is finished"}),
-    )  # fmt: skip

@@ -16,6 +16,7 @@ import xskillscore
 
 from data.errors import MyriadError, RunError, StoreError
 from pipelines import engine
+from pipelines.clusters import LocalProcesses
 from pipelines.experiment import read_experiment
 from pipelines.plan import Plan, make_plan
 from pipelines.replay import replay
@@ -23,7 +24,7 @@ from pipelines.store import Store, open_store
 from scoring.crps import CRPS, STANDARD
 from tests.conftest import World
 
-WORKERS = 2
+WORKERS = LocalProcesses(2, memory=4 * 10**9)
 
 
 def planned(world: World, runs: str, **changes: object) -> Plan:
@@ -85,7 +86,7 @@ def test_a_second_run_computes_nothing(finished: Plan) -> None:
 
 def test_one_worker_writes_the_same_bytes(world: World, finished: Plan) -> None:
     plan = planned(world, "one-worker")
-    engine.run(plan, 1, quiet=True)
+    engine.run(plan, LocalProcesses(1, memory=4 * 10**9), quiet=True)
     assert digests(plan.path) == digests(finished.path)
 
 

@@ -12,7 +12,9 @@ from data.errors import StoreError
 from data.grid import Grid
 from data.key import Key
 from perturb.member import Pairing, roster
-from pipelines.store import Layout, Store, member_coordinates, open_store
+from pipelines.layout import Layout, member_coordinates
+from pipelines.shards import checksum
+from pipelines.store import Marker, Store, open_store, unit_name
 
 GRID = Grid("legendre-gauss", 8, 16)
 CHANNELS = ("z500", "t850")
@@ -44,8 +46,9 @@ def filled(path: Path, lossless: bool = False) -> Store:
     store.create()
     for init in range(2):
         for block in range(3):
-            store.write(init, block, fields(init, block))
-            store.mark(f"{init}-{block}", "digest")
+            shards = store.write(init, block, fields(init, block))
+            store.mark(Marker(unit_name(init, block), "digest", (), shards))
+    store.complete()
     return store
 
 
@@ -75,7 +78,7 @@ def test_members_are_told_apart_by_coordinates_along_number(tmp_path: Path) -> N
         assert dataset.sign.values.tolist() == [0, 1, -1, 1, -1]
         assert dataset.pair.values.tolist() == [-1, 0, 0, 1, 1]
         assert dataset.checkpoint.attrs["flag_meanings"] == "a b"
-        assert not dataset.completed.values.any()
+        assert dataset.completed.values.all()
 
 
 def test_values_are_rounded_to_the_quantum_that_the_attributes_name(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_the_same_experiment_takes_the_store_up_again(tmp_path: Path) -> None:
     before = open_store(store.path).load()
     store.create()
     xr.testing.assert_identical(open_store(store.path).load(), before)
-    assert len(store.marked()) == 6
+    assert len(store.markers()) == 6
 
 
 def test_another_experiments_store_is_left_untouched(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_a_damaged_shard_is_replaced_and_litter_swept(tmp_path: Path) -> None:
     before = open_store(store.path).load()
     shard = next(path for path in (store.path / "z500/c/0/1").rglob("*") if path.is_file())
     shard.write_bytes(shard.read_bytes()[:50])
-    litter = shard.with_name("0.1234.partial")
+    litter = store.path / "completed/units/1234.partial"
     litter.write_bytes(b"half")
     store.create()
     store.write(0, 1, fields(0, 1))
@@ -133,10 +136,15 @@ def test_a_damaged_shard_is_replaced_and_litter_swept(tmp_path: Path) -> None:
     assert not list(store.path.rglob("*.partial"))
 
 
-def test_a_marker_names_its_unit_and_fingerprint(tmp_path: Path) -> None:
+def test_a_marker_names_its_unit_fingerprint_and_the_checksums_of_its_shards(
+    tmp_path: Path,
+) -> None:
     store = filled(tmp_path / "a.zarr")
-    marker = json.loads((store.path / "completed/units/1-2.json").read_text())
-    assert marker == {"unit": "1-2", "fingerprint": "digest"}
+    marker = json.loads((store.path / "completed/units/00001-00002.json").read_text())
+    assert (marker["unit"], marker["fingerprint"]) == ("00001-00002", "digest")
+    assert set(marker["shards"]) == {f"{name}/c/1/2/0/0/0" for name in CHANNELS}
+    for name, expected in marker["shards"].items():
+        assert checksum((store.path / name).read_bytes()) == expected
 
 
 def test_no_store_is_said_to_be_there_when_none_is(tmp_path: Path) -> None:

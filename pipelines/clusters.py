@@ -1,0 +1,253 @@
+"""Who computes: the run itself, processes of this machine, a Dask scheduler, or Slurm jobs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import dask
+import psutil
+import torch
+from distributed import Client, LocalCluster, WorkerPlugin, get_worker
+from distributed.deploy.cluster import Cluster as DaskCluster
+
+from data.errors import MissingExtraError, RunError, StoreError
+from pipelines import experiment as settings
+from pipelines.dispatch import Dispatcher, Outcome, Patience
+from pipelines.plan import Unit, versions
+
+Task = Callable[[Unit], object]
+
+_CONFIGURATION = {
+    "distributed.scheduler.work-stealing": False,
+    # The dispatcher decides what is tried again: the scheduler reports a dead worker at once.
+    "distributed.scheduler.allowed-failures": 0,
+    # No unit holds anything that could be spilled, and one that is paused would never go on.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.logging.distributed": "error",
+    # Dask's default trims freed memory at once. A network frees its fields at every step, and to
+    # fetch them back from the system, page by page, takes as long as its arithmetic.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28,
+}
+
+
+class Cluster(Protocol):
+    """Does units of work; which kind it is decides nothing about the values."""
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit, as they end."""
+        ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """The run itself, one unit after the other."""
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit; one that fails is tried again at once."""
+        with _one_thread():
+            for unit in units:
+                yield _tried(task, unit, patience.attempts)
+
+
+def _tried(task: Task, unit: Unit, attempts: int) -> Outcome:
+    for _ in range(attempts):
+        try:
+            task(unit)
+        except StoreError:
+            raise
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error} ({attempts} times tried)"
+        else:
+            return Outcome(unit)
+    return Outcome(unit, failure)
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Processes of this machine, single-threaded.
+
+    Attributes
+    ----------
+    workers : int
+        How many.
+    memory : int
+        Bytes that each may use; one that wants more is ended, and its unit tried again.
+    """
+
+    workers: int
+    memory: int
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit."""
+        with (
+            _quiet(),
+            LocalCluster(
+                n_workers=min(self.workers, len(units)),
+                threads_per_worker=1,
+                memory_limit=self.memory,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield from _dispatched(client, task, units, patience)
+
+
+@dataclass(frozen=True)
+class DaskScheduler:
+    """The workers of a scheduler that is there already and stays."""
+
+    address: str
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit.
+
+        Raises
+        ------
+        RunError
+            If the scheduler does not answer.
+        """
+        with _quiet(), _connected(self.address) as client:
+            yield from _dispatched(client, task, units, patience)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Jobs of a Slurm cluster."""
+
+    settings: settings.Slurm
+
+    def cluster(self) -> DaskCluster:
+        """The Dask cluster that submits the jobs; none is submitted yet.
+
+        Raises
+        ------
+        MissingExtraError
+            Without dask-jobqueue.
+        """
+        try:
+            from dask_jobqueue import SLURMCluster
+        except ImportError:
+            raise MissingExtraError(
+                "a Slurm cluster needs dask-jobqueue: pip install 'myriadcast[slurm]'"
+            ) from None
+        chosen = self.settings
+        return SLURMCluster(
+            cores=chosen.workers,
+            processes=chosen.workers,
+            memory=f"{chosen.memory_gb}GB",
+            walltime=chosen.walltime,
+            queue=chosen.queue,
+            account=chosen.account,
+            job_extra_directives=list(chosen.directives),
+            job_script_prologue=list(chosen.prologue),
+            scheduler_options={"dashboard": False},
+        )
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit."""
+        with _quiet(), self.cluster() as cluster, Client(cluster) as client:
+            cluster.scale(jobs=self.settings.jobs)
+            yield from _dispatched(client, task, units, patience)
+
+
+def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
+    """The cluster of an experiment."""
+    match chosen:
+        case settings.InProcess():
+            return InProcess()
+        case settings.LocalProcesses():
+            return local_processes(chosen.workers, chosen.memory_gb)
+        case settings.DaskScheduler():
+            return DaskScheduler(chosen.address)
+        case settings.Slurm():
+            return Slurm(chosen)
+
+
+def local_processes(workers: int | None, memory_gb: float | None = None) -> LocalProcesses:
+    """Processes of this machine: by default one per core, with an equal share of its memory."""
+    workers = workers or len(os.sched_getaffinity(0))
+    share = psutil.virtual_memory().total // workers
+    return LocalProcesses(workers, share if memory_gb is None else int(memory_gb * 1e9))
+
+
+@dataclass
+class UnitWorker(WorkerPlugin):
+    """Keeps a run's task on one worker: its checkpoints are loaded from disk once and stay.
+
+    Attributes
+    ----------
+    name : str
+        Tells this run from others on the same workers.
+    task : callable
+        What is done with a unit.
+    versions : dict
+        Of the packages that decide values, where the run was planned.
+    """
+
+    name: str
+    task: Task
+    versions: dict[str, str] = field(default_factory=versions)
+
+    def setup(self, worker: object) -> None:
+        """One thread of mathematics: the processes are the parallelism."""
+        if versions() != self.versions:
+            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
+        torch.set_num_threads(1)
+
+
+def _on_worker(name: str, unit: Unit) -> None:
+    get_worker().plugins[name].task(unit)
+
+
+def _dispatched(
+    client: Client, task: Task, units: list[Unit], patience: Patience
+) -> Iterator[Outcome]:
+    plugin = UnitWorker(f"units-{client.id}", task)
+    client.register_plugin(plugin)
+    try:
+        yield from Dispatcher(client, partial(_on_worker, plugin.name), units, patience).outcomes()
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(plugin.name)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{address}: no Dask scheduler answers ({error})") from None
+    with client:
+        yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Our settings of Dask, and nothing printed of what an interrupt cuts short."""
+    for name in ("distributed", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with dask.config.set(_CONFIGURATION):
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of mathematics, as on a worker, so that sums are taken in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,254 @@
+"""Reading a store to prove it whole, and having what is damaged computed again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from data.errors import StoreError
+from pipelines.clusters import Cluster
+from pipelines.engine import alone, run
+from pipelines.layout import DIMENSIONS, LAYOUT
+from pipelines.plan import Plan
+from pipelines.shards import checksum
+from pipelines.store import Marker, Store, open_store, place_of, unit_name
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not as it was written.
+
+    Attributes
+    ----------
+    unit : str
+        Name of the unit that it belongs to; empty for metadata and coordinates.
+    what : str
+        File or array, and what was found and expected.
+    """
+
+    unit: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a store was found to be.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The store.
+    units, finished : int
+        Units of its layout, and those that are marked.
+    files, size : int
+        Shards of the finished units that are as they were written, and their bytes.
+    missing : dict
+        Share of the values of finished units that are not finite, by channel.
+    diverged : int
+        Members, counted for each init time, that are marked as not finite.
+    damages : tuple of Damage
+        What is wrong; empty if the store is whole.
+    """
+
+    path: Path
+    units: int
+    finished: int
+    files: int
+    size: int
+    missing: dict[str, float]
+    diverged: int
+    damages: tuple[Damage, ...]
+
+    def text(self) -> str:
+        """All of it, a line each."""
+        most = max(self.missing, key=self.missing.__getitem__, default="")
+        share = f"; not finite at most {self.missing[most]:.2%} ({most})" if most else ""
+        lines = [f"{damage.unit or 'layout'}: {damage.what}" for damage in self.damages]
+        found = "whole" if not lines else f"{len(lines)} damages"
+        lines.append(
+            f"{self.path}: {found}; {self.finished} of {self.units} units finished, "
+            f"{self.files} shards, {self.size / 1e9:.3f} GB{share}; {self.diverged} members "
+            "marked as not finite"
+        )
+        return "\n".join(lines)
+
+    def check(self) -> None:
+        """Refuse a damaged store.
+
+        Raises
+        ------
+        StoreError
+            If anything is damaged.
+        """
+        if self.damages:
+            units = {damage.unit for damage in self.damages if damage.unit}
+            raise StoreError(
+                f"{self.path}: {len(self.damages)} damages in {len(units)} units, the first is "
+                f"{self.damages[0].what}; --repair computes the damaged units again"
+            )
+
+
+def validate(path: Path) -> Validation:
+    """Read a whole store and compare it with what its markers promise; changes nothing.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or its metadata cannot be read at all.
+    """
+    try:
+        with open_store(path) as dataset:
+            group = zarr.open_group(path, mode="r")
+            damages = [*_layout_damages(path), *_coordinate_damages(dataset)]
+            arrays = {name: group[name] for name in map(str, dataset.data_vars)}
+            return _validated(path, dataset.sizes, arrays, damages)
+    except StoreError:
+        raise
+    except Exception as error:  # what damaged metadata make readers raise is of any kind
+        raise StoreError(
+            f"{path}: metadata are damaged ({type(error).__name__}: {error})"
+        ) from None
+
+
+def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False) -> Validation:
+    """Compute the damaged units again, write damaged metadata again, and validate once more.
+
+    Raises
+    ------
+    StoreError
+        If a damaged unit is not one of the plan's, or nothing can be written.
+    RunError
+        If a unit fails.
+    """
+    store = Store(plan.path, plan.layout)
+    damaged = {damage.unit for damage in found.damages}
+    foreign = sorted(damaged - {unit.name for unit in plan.units} - {""})
+    if foreign:
+        raise StoreError(
+            f"{plan.path}: unit {foreign[0]} is damaged and none of this experiment's: name its "
+            "init time in the experiment; nothing was changed"
+        )
+    with alone(plan.path):
+        store.create()
+        for unit in damaged - {""}:
+            store.unmark(unit)
+        if "" in damaged:
+            store.lay_out_again()
+    run(plan, cluster, quiet)
+    return validate(plan.path)
+
+
+def _validated(
+    path: Path, sizes: Mapping[str, int], arrays: dict[str, zarr.Array], damages: list[Damage]
+) -> Validation:
+    block = next(iter(arrays.values())).shards[1]
+    blocks = -(-sizes["number"] // block)
+    names = [unit_name(init, k) for init in range(sizes["init_time"]) for k in range(blocks)]
+    checks = []
+    for marker in sorted((path / "completed" / "units").glob("*.json")):
+        if marker.stem in names:
+            checks.append(_checked(path, marker, arrays, block))
+        else:
+            damages.append(Damage("", f"{marker.name}: is the marker of no unit of this store"))
+    values = sum(check.values for check in checks)
+    return Validation(
+        path=path,
+        units=len(names),
+        finished=len(checks),
+        files=sum(check.files for check in checks),
+        size=sum(check.size for check in checks),
+        missing={
+            name: sum(check.missing.get(name, 0) for check in checks) / max(1, values)
+            for name in arrays
+        },
+        diverged=sum(check.diverged for check in checks),
+        damages=(*damages, *(damage for check in checks for damage in check.damages)),
+    )
+
+
+@dataclass(frozen=True)
+class _UnitCheck:
+    """Of one unit: its sound files and their bytes, values of each channel, those not finite."""
+
+    damages: list[Damage]
+    files: int = 0
+    size: int = 0
+    values: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+    diverged: int = 0
+
+
+def _checked(path: Path, file: Path, arrays: dict[str, zarr.Array], block: int) -> _UnitCheck:
+    """Read one marked unit."""
+    unit = file.stem
+    try:
+        marker = Marker.read(file)
+    except StoreError as error:
+        return _UnitCheck([Damage(unit, str(error))])
+    sizes, damages = [], []
+    for name, expected in marker.shards.items():
+        content = (path / name).read_bytes() if (path / name).is_file() else None
+        if content is None:
+            damages.append(Damage(unit, f"{name}: is missing"))
+        elif checksum(content) != expected:
+            damages.append(Damage(unit, f"{name}: its {len(content)} bytes are not as written"))
+        else:
+            sizes.append(len(content))
+    damages += _strays(path, marker, list(arrays), block)
+    if damages:
+        return _UnitCheck(damages, len(sizes), sum(sizes))
+    init, first = place_of(unit, block)
+    missing, values = {}, 0
+    for name, array in arrays.items():
+        infinite = ~np.isfinite(array[init, first : first + block])
+        missing[name], values = int(infinite.sum()), infinite.size
+        found = {first + int(k) for k in np.flatnonzero(infinite.any(axis=(1, 2, 3)))}
+        for number in sorted(found - set(marker.diverged)):
+            what = f"{name}: member {number} has values that are not finite and is not marked so"
+            damages.append(Damage(unit, what))
+    return _UnitCheck(damages, len(sizes), sum(sizes), values, missing, len(marker.diverged))
+
+
+def _strays(path: Path, marker: Marker, channels: list[str], block: int) -> Iterator[Damage]:
+    init, first = place_of(marker.unit, block)
+    for name in channels:
+        for file in (path / name / "c" / str(init) / str(first // block)).rglob("*"):
+            stray = file.relative_to(path).as_posix()
+            if file.is_file() and stray not in marker.shards:
+                yield Damage(marker.unit, f"{stray}: is there and was not written")
+
+
+def _layout_damages(path: Path) -> Iterator[Damage]:
+    """Metadata and coordinates that are not as they were laid out."""
+    try:
+        checksums = json.loads((path / LAYOUT).read_bytes())
+        for name, expected in checksums.items():
+            file = path / name
+            if not file.is_file() or checksum(file.read_bytes()) != expected:
+                yield Damage("", f"{name}: is missing or not as written")
+    except (OSError, ValueError, AttributeError) as error:
+        yield Damage("", f"{LAYOUT}: cannot be read ({type(error).__name__})")
+
+
+def _coordinate_damages(dataset: xr.Dataset) -> Iterator[Damage]:
+    """Coordinates that are not what a forecast store's are."""
+    expected = {
+        "init_time": (np.diff(dataset.init_time.values) > np.timedelta64(0)).all(),
+        "lead_time": (np.diff(dataset.lead_time.values) > np.timedelta64(0)).all(),
+        "number": (dataset.number.values == np.arange(dataset.sizes["number"])).all(),
+        "valid_time": ((dataset.init_time + dataset.lead_time) == dataset.valid_time).all(),
+        "latitude": (np.diff(dataset.latitude.values) < 0).all(),
+        "longitude": (np.diff(dataset.longitude.values) > 0).all(),
+    }
+    for name, sound in expected.items():
+        if not bool(sound):
+            yield Damage("", f"{name}: its values are not those of a forecast store")
+    for name, array in dataset.data_vars.items():
+        if array.dims != DIMENSIONS:
+            yield Damage("", f"{name}: has dimensions {array.dims}, expected {DIMENSIONS}")
