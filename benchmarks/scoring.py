@@ -1,140 +1,273 @@
-"""Ensemble CRPS side by side with peers, on one machine, in one run.
+"""Ensemble scores side by side with peers, on one machine, in one run.
 
-``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -P benchmarks/scoring.py``
-(``-P``: a script of this name would hide the package `scoring`.)
+``python benchmarks/scoring.py`` prints tables for 50, 1,000 and 7,424 members on 181 x 360 cells,
+in float32 and on one thread; its last line is one line of JSON.
 
-Every implementation gets the same float32 ensemble in the layout it likes best, on one thread, and
-the shortest of a few runs counts. Peers that are not installed are named and left out. Memory is
-the peak of what was allocated beyond the ensemble (tracemalloc sees numpy's arrays).
+Every implementation gets the ensemble in the layout it likes best. Runs go round by round, so that
+a busy moment hits all alike, and the shortest counts: CPU time on one thread, wall time on two.
+Peers that need many times the ensemble in memory get fewer cells of it. Memory is the peak of what
+was allocated beyond the ensemble, as tracemalloc sees it (numpy's arrays; not those within compiled
+code), results included. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
-import numpy as np
+# Threads are counted here, before any library starts its own.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# This script has the name of the package that it measures, and its folder comes first.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).parent]
 
-from scoring.crps import CRPS, FAIR, STANDARD
-from scoring.moments import AbsoluteError, SquaredError, Variance
-from scoring.quantiles import IntervalHits, Quantiles
-from scoring.rank import Rank
-from scoring.statistic import Statistic, evaluate_arrays
+import numpy as np  # noqa: E402
+import xarray as xr  # noqa: E402
 
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-MOST_PAIRWISE = 100  # its memory goes with the square of the members
+from scoring.crps import CRPS, FAIR  # noqa: E402
+from scoring.extremes import DISCRETE, ExtremeForecastIndex  # noqa: E402
+from scoring.moments import Variance  # noqa: E402
+from scoring.probability import BrierScore  # noqa: E402
+from scoring.quantiles import Quantiles  # noqa: E402
+from scoring.rank import Rank  # noqa: E402
+from scoring.statistic import Statistic, evaluate_arrays  # noqa: E402
+from scoring.thresholds import Constants, Reference  # noqa: E402
+from scoring.weighted import Above, ThresholdWeightedCRPS  # noqa: E402
+
+MOST_PAIRWISE = 100  # the memory of pairwise peers goes with the square of the members
+PEER_VALUES = 70_000_000
+THRESHOLDS = Constants((53_100.0, 53_700.0, 54_000.0, 54_300.0, 54_900.0))
+CLIMATE = Reference("climate", tuple(np.linspace(0, 1, 101)))
+FAIR_CRPS = (CRPS(FAIR),)
 FAMILY = (
-    CRPS(FAIR), CRPS(STANDARD), Variance(), SquaredError(), AbsoluteError(), Quantiles(), Rank(),
-    IntervalHits(),
+    *FAIR_CRPS, ThresholdWeightedCRPS(Above(THRESHOLDS)), Quantiles(), Rank(),
+    BrierScore(THRESHOLDS), Variance(), ExtremeForecastIndex(CLIMATE, DISCRETE),
 )  # fmt: skip
-Contender = tuple[str, str, Callable[[], object]]
+OURS, FIRST, ALL = "myriadcast", "myriadcast, members first", "myriadcast, whole family"
+ONE, TWO = "myriadcast, wall time", "myriadcast, 2 threads, wall time"
 
 
-def ours(statistics: tuple[Statistic, ...], members: np.ndarray, truth: np.ndarray, threads: int):
-    """A call of our kernel, members last."""
-    return lambda: evaluate_arrays(statistics, members, truth, axis=-1, threads=threads)
+@dataclass(frozen=True)
+class Case:
+    """An ensemble to score.
 
+    Attributes
+    ----------
+    members : numpy.ndarray
+        (y, x, member)
+    truth : numpy.ndarray
+        (y, x)
+    climate : numpy.ndarray
+        (y, x, level)
+    """
 
-def contenders(members: np.ndarray, truth: np.ndarray) -> Iterator[Contender]:
-    """(name, estimator, call) of us and of every peer that is installed."""
-    first = np.ascontiguousarray(np.moveaxis(members, -1, 0))
-    yield "one read of the data", "-", lambda: members.sum(dtype=np.float32)
-    yield "np.sort, out of place", "-", lambda: np.sort(members, axis=-1)
-    yield "myriadcast", "fair", ours((CRPS(FAIR),), members, truth, 1)
-    yield "myriadcast, members first", "fair", lambda: evaluate_arrays((CRPS(FAIR),), first, truth)
-    yield "myriadcast, 2 threads", "fair", ours((CRPS(FAIR),), members, truth, 2)
-    yield f"myriadcast, {len(FAMILY)} statistics", "-", ours(FAMILY, members, truth, 1)
-    yield from _peers(members, first, truth)
+    members: np.ndarray
+    truth: np.ndarray
+    climate: np.ndarray
 
+    @classmethod
+    def drawn(cls, size: int, rows: int, columns: int) -> Case:
+        """Geopotential-like values: 54,000 +- 600."""
+        rng = np.random.default_rng(0)
+        members = rng.standard_normal((rows, columns, size), dtype=np.float32)
+        members *= np.float32(600)
+        members += np.float32(54_000)
+        truth = (54_000 + 600 * rng.standard_normal((rows, columns))).astype(np.float32)
+        climate = 54_000 + 700 * rng.standard_normal((rows, columns, 101), dtype=np.float32)
+        return cls(members, truth, np.sort(climate, axis=-1))
 
-def _peers(members: np.ndarray, first: np.ndarray, truth: np.ndarray) -> Iterator[Contender]:
-    try:
-        import properscoring
+    def cut(self, values: int) -> Case:
+        """Its first rows, of about so many values."""
+        rows = max(1, min(len(self.truth), values // self.members[0].size))
+        return Case(self.members[:rows], self.truth[:rows], self.climate[:rows])
 
-        yield "properscoring", "standard", lambda: properscoring.crps_ensemble(truth, members)
-    except ImportError:
-        print("properscoring is not installed")
-    try:
-        import scoringrules
-
-        pairwise = {"estimator": "fair", "backend": "numpy"}
-        if members.shape[-1] <= MOST_PAIRWISE:
-            yield (
-                "scoringrules, numpy, pairwise", "fair",
-                lambda: scoringrules.crps_ensemble(truth, members, **pairwise),
-            )  # fmt: skip
-        compiled = {"estimator": "pwm", "backend": "numba"}
-        yield (
-            "scoringrules, numba", "fair (pwm)",
-            lambda: scoringrules.crps_ensemble(truth, members, **compiled),
-        )  # fmt: skip
-    except ImportError:
-        print("scoringrules is not installed")
-    try:
-        import xarray as xr
-        import xskillscore
-
-        observed = xr.DataArray(truth, dims=("y", "x"))
-        forecast = xr.DataArray(first, dims=("member", "y", "x"))
-        yield (
-            "xskillscore", "standard",
-            lambda: xskillscore.crps_ensemble(observed, forecast, dim=[]),
-        )  # fmt: skip
-    except ImportError:
-        print("xskillscore is not installed")
-
-
-def measure(call: Callable[[], object], budget: float) -> tuple[float, float]:
-    """Shortest time in s of some runs within about `budget` s, and peak memory in bytes."""
-    tracemalloc.start()
-    call()  # compiles, warms
-    memory = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    best, spent = np.inf, 0.0
-    while spent < budget:
-        start = time.perf_counter()
-        call()
-        took = time.perf_counter() - start
-        best, spent = min(best, took), spent + took
-    return best, memory
-
-
-def table(size: int, rows: int, columns: int, budget: float) -> None:
-    """Print one table."""
-    rng = np.random.default_rng(0)
-    members = rng.standard_normal((rows, columns, size), dtype=np.float32)
-    members = np.float32(54_000) + np.float32(600) * members
-    truth = (54_000 + 600 * rng.standard_normal((rows, columns))).astype(np.float32)
-    print(f"\n{rows} x {columns}, M = {size}, float32, one thread unless stated")
-    print("| implementation | estimator | s | ns/value | x one read | memory / ensemble |")
-    print("|---|---|---|---|---|---|")
-    floor = np.nan
-    for name, estimator, call in contenders(members, truth):
-        seconds, memory = measure(call, budget)
-        floor = seconds if np.isnan(floor) else floor
-        print(
-            f"| {name} | {estimator} | {seconds:.4f} | {1e9 * seconds / members.size:.2f} | "
-            f"{seconds / floor:.1f} | {memory / members.nbytes:.3f} |",
-            flush=True,
+    def call(self, statistics: tuple[Statistic, ...], threads: int = 1) -> Callable[[], object]:
+        """Our evaluation, members last."""
+        references = {CLIMATE: self.climate}
+        return lambda: evaluate_arrays(
+            statistics, self.members, self.truth, -1, threads=threads, references=references
         )
 
 
+@dataclass
+class Line:
+    """An implementation and how it did.
+
+    Attributes
+    ----------
+    name, estimator : str
+        What it is.
+    call : callable
+        One run.
+    values : int
+        Members times cells of a run.
+    clock : callable
+        CPU or wall time.
+    peer : bool
+        Whether it is another package.
+    seconds : float
+        The shortest run.
+    memory : float
+        Peak beyond the ensemble, as a share of it.
+    """
+
+    name: str
+    estimator: str
+    call: Callable[[], object]
+    values: int
+    clock: Callable[[], float] = time.process_time
+    peer: bool = False
+    seconds: float = np.inf
+    memory: float = np.nan
+
+    @property
+    def nanoseconds(self) -> float:
+        """For each value."""
+        return 1e9 * self.seconds / self.values
+
+    def warm(self) -> None:
+        """Run once: compiles, and shows what is allocated."""
+        tracemalloc.start()
+        self.call()
+        self.memory = tracemalloc.get_traced_memory()[1] / (4 * self.values)
+        tracemalloc.stop()
+
+    def run(self) -> None:
+        """Run, and keep the time if it is the shortest."""
+        start = self.clock()
+        self.call()
+        self.seconds = min(self.seconds, self.clock() - start)
+
+
+def ours(case: Case) -> Iterator[Line]:
+    """What a read, a sort and our kernel take."""
+    members, values = case.members, case.members.size
+    yield Line("one read of the data", "-", lambda: members.sum(dtype=np.float32), values)
+    yield Line("numpy.sort, out of place", "-", lambda: np.sort(members, axis=-1), values)
+    yield Line(OURS, "fair", case.call(FAIR_CRPS), values)
+    yield Line(ONE, "fair", case.call(FAIR_CRPS), values, time.perf_counter)
+    yield Line(TWO, "fair", case.call(FAIR_CRPS, 2), values, time.perf_counter)
+    yield Line(ALL, "fair", case.call(FAMILY), values)
+    few = case.cut(PEER_VALUES)
+    first = np.ascontiguousarray(np.moveaxis(few.members, -1, 0))
+    yield Line(
+        FIRST, "fair", lambda: evaluate_arrays(FAIR_CRPS, first, few.truth), few.members.size
+    )
+
+
+def peers(case: Case) -> Iterator[Line]:
+    """Every peer that is installed."""
+    members, truth, values = case.members, case.truth, case.members.size
+    if properscoring := installed("properscoring"):
+        call = properscoring.crps_ensemble
+        yield Line("properscoring", "standard", lambda: call(truth, members), values)
+    if scoringrules := installed("scoringrules"):
+        for backend in ("numba", "numpy") if installed("numba") else ("numpy",):
+            for name in ("qd", "pwm", "fair"):
+                if name == "fair" and members.shape[-1] > MOST_PAIRWISE:
+                    continue
+                options = {"estimator": name, "backend": backend}
+                yield Line(
+                    f"scoringrules, {backend}, {name}", "standard" if name == "qd" else "fair",
+                    lambda options=options: scoringrules.crps_ensemble(truth, members, **options),
+                    values,
+                )  # fmt: skip
+    observed = xr.DataArray(truth, dims=("y", "x"))
+    labelled = xr.DataArray(members, dims=("y", "x", "member"))
+    if xskillscore := installed("xskillscore"):
+        crps = xskillscore.crps_ensemble
+        yield Line("xskillscore", "standard", lambda: crps(observed, labelled, dim=[]), values)
+    if scores := installed("scores.probability"):
+        for method, estimator in (("ecdf", "standard"), ("fair", "fair")):
+            options = {"method": method, "preserve_dims": "all"}
+            yield Line(
+                f"scores, {method}", estimator,
+                lambda options=options: scores.crps_for_ensemble(
+                    labelled, observed, "member", **options
+                ),
+                values,
+            )  # fmt: skip
+
+
+def installed(name: str) -> ModuleType | None:
+    """The module, or None where it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+def measured(case: Case, rounds: int) -> list[Line]:
+    """All lines of a table."""
+    others = [replace(line, peer=True) for line in peers(case.cut(PEER_VALUES))]
+    lines = [*ours(case), *others]
+    for line in lines:
+        line.warm()
+    for _ in range(rounds):
+        for line in lines:
+            line.run()
+    return lines
+
+
+def table(lines: list[Line], case: Case) -> None:
+    """Print one table."""
+    rows, columns, size = case.members.shape
+    print(f"\n{rows} x {columns}, M = {size}, float32, one thread unless stated")
+    print("| implementation | estimator | cells | s | ns/value | x one read | memory / ensemble |")
+    print("|---|---|---|---|---|---|---|")
+    for line in lines:
+        ratio = line.nanoseconds / lines[0].nanoseconds
+        print(
+            f"| {line.name} | {line.estimator} | {line.values // size} | {line.seconds:.4f} | "
+            f"{line.nanoseconds:.2f} | {ratio:.1f} | {line.memory:.3f} |"
+        )
+
+
+def summary(lines: list[Line]) -> dict[str, float | str]:
+    """What the table comes to."""
+    named = {line.name: line for line in lines}
+    others = [line for line in lines if line.peer]
+    own = named[OURS].nanoseconds
+    result: dict[str, float | str] = {
+        "crps_ns_per_value": own,
+        "crps_over_one_read": own / lines[0].nanoseconds,
+        "memory_share": named[OURS].memory,
+        "family_over_crps": named[ALL].nanoseconds / own,
+        "two_threads_speedup": named[ONE].seconds / named[TWO].seconds,
+    }
+    for kind, some in (
+        ("exact", others),
+        ("fair", [line for line in others if line.estimator == "fair"]),
+    ):
+        if some:
+            best = min(some, key=lambda line: line.nanoseconds)
+            result |= {f"fastest_{kind}_peer": best.name, f"over_{kind}": best.nanoseconds / own}
+    return result
+
+
 def main() -> None:
-    """Read the arguments and print a table for each ensemble size."""
-    if not all(os.environ.get(name) == "1" for name in ONE_THREAD):
-        sys.exit(f"set {', '.join(ONE_THREAD)} to 1: this compares on one thread")
+    """Read the arguments, print a table for each ensemble size and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--members", type=int, nargs="+", default=[50, 1000])
+    parser.add_argument("--members", type=int, nargs="+", default=[50, 1000, 7424])
     parser.add_argument("--rows", type=int, default=181)
     parser.add_argument("--columns", type=int, default=360)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each implementation")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    results = {}
     for size in arguments.members:
-        table(size, arguments.rows, arguments.columns, arguments.seconds)
+        case = Case.drawn(size, arguments.rows, arguments.columns)
+        lines = measured(case, arguments.rounds)
+        table(lines, case)
+        results[size] = summary(lines)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

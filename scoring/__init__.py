@@ -1,12 +1,14 @@
 """Scores, quantile aggregation, conformal calibration and significance; knows no models.
 
-Import what is slow to load from its own module: `scoring.spectra` needs torch, `scoring.gaussian`
-compiles.
+Import what is slow to load from its own module: `scoring.spectra` and
+`scoring.device` need torch, `scoring.gaussian` compiles.
 """
 
-from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, SubEnsemble
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS, SubEnsemble
 from scoring.decisions import relative_economic_value, roc_area, roc_curve
+from scoring.decomposition import MemberIntervals, crps_potential, crps_reliability
 from scoring.events import JointDistribution, joint_distribution
+from scoring.extremes import DISCRETE, EXACT, ExtremeForecastIndex, ShiftOfTails
 from scoring.flatness import expected_reliability_index, histogram_flatness
 from scoring.intervals import (
     IntervalScore,
@@ -18,7 +20,8 @@ from scoring.intervals import (
 )
 from scoring.members import BestMemberError, ExpectedOutlier, Gain, closest_member
 from scoring.multivariate import EnergyScore, VariogramScore
-from scoring.quantiles import ensemble_quantiles
+from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
+from scoring.quantiles import Quantiles, ensemble_quantiles
 from scoring.regions import REGIONS, Band, Box, Mask, region_weights, season_weights
 from scoring.reliability import (
     consistency_band,
@@ -30,37 +33,58 @@ from scoring.score import Score
 from scoring.significance import EqualWeightedCosine, StationaryBootstrap, false_discovery
 from scoring.statistic import OMIT, PROPAGATE, Statistic, evaluate
 from scoring.sums import Sums, merge
+from scoring.thresholds import Constants, Reference
+from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
 
 __all__ = [
     "CRPS",
+    "DISCRETE",
+    "EXACT",
     "FAIR",
     "OMIT",
     "PROPAGATE",
     "REGIONS",
     "STANDARD",
     "STRATIFIED",
+    "Above",
     "AlmostFair",
     "Band",
+    "Below",
     "BestMemberError",
+    "Between",
     "Box",
+    "BrierScore",
+    "Constants",
     "EnergyScore",
     "EqualWeightedCosine",
+    "Exceedance",
+    "ExpectedCRPS",
     "ExpectedOutlier",
+    "ExtremeForecastIndex",
     "Gain",
     "IntervalScore",
     "JointDistribution",
     "Mask",
+    "MemberIntervals",
+    "OutcomeWeightedCRPS",
     "QuantileScore",
+    "Quantiles",
+    "RankedProbabilityScore",
+    "Reference",
     "Score",
+    "ShiftOfTails",
     "StationaryBootstrap",
     "Statistic",
     "SubEnsemble",
     "Sums",
+    "ThresholdWeightedCRPS",
     "VariogramScore",
     "WeightedIntervalScore",
     "closest_member",
     "consistency_band",
     "corp_decomposition",
+    "crps_potential",
+    "crps_reliability",
     "ensemble_quantiles",
     "evaluate",
     "expected_reliability_index",

@@ -180,6 +180,10 @@ class TensorTile:
             self._cuts[thresholds] = TensorCut(self.sorted, thresholds.deviations(self))
         return self._cuts[thresholds]
 
+    def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
+        """Sum over many thresholds of a weight times the members not above, (cell,), float64."""
+        return self.cut(thresholds).not_above @ weights
+
     def ordered(self, positions: np.ndarray) -> np.ndarray:
         """The members at some positions of their order, counted from 0, (cell, position)."""
         return self.sorted[:, torch.from_numpy(positions)].double().cpu().numpy()
@@ -193,12 +197,12 @@ class TensorCut:
     members : torch.Tensor
         (cell, member), ascending deviations from the truth.
     values : numpy.ndarray
-        (cell, threshold), float64: threshold minus truth.
+        (cell, threshold): threshold minus truth.
     """
 
     def __init__(self, members: torch.Tensor, values: np.ndarray) -> None:
         self._members = members
-        self.values = values
+        self.values = values.astype(np.float64)
         self._values = torch.from_numpy(values).to(members.device, members.dtype)
 
     @cached_property

@@ -34,10 +34,10 @@ class Exact:
     def index(self, tile: Tile, climate: Reference) -> np.ndarray:
         """(cell,)"""
         levels = np.array(climate.levels)
-        quantiles = climate.deviations(tile).astype(tile.dtype)
+        quantiles = np.ascontiguousarray(climate.deviations(tile))
         members = tile.deviations
         # A quantile equal to a member is not below it.
-        rank = count_not_above(quantiles, np.nextafter(members, -np.inf))
+        rank = count_not_above(quantiles, np.nextafter(members, -np.inf), levels.size)
         upper = np.clip(rank, 1, levels.size - 1)
         low = np.take_along_axis(quantiles, upper - 1, axis=1)
         step = np.take_along_axis(quantiles, upper, axis=1) - low
@@ -60,8 +60,8 @@ class Discrete:
         weights = np.zeros(levels.size)
         weights[:-1] += 2 * angle - slope
         weights[1:] += slope
-        share = tile.cut(climate).not_above / tile.size
-        return 2 / np.pi * (share @ weights - (angle + root).sum())
+        share = tile.weighted_count(climate, weights) / tile.size
+        return 2 / np.pi * (share - (angle + root).sum())
 
 
 EXACT = Exact()

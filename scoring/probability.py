@@ -7,6 +7,7 @@ the same estimators: standard is (p - o)^2, fair is (p - o)^2 - p (1 - p) / (M -
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -135,7 +136,7 @@ class Indicators:
         """Of the members."""
         return self._tile.structure
 
-    @property
+    @cached_property
     def probability(self) -> np.ndarray:
         """(cell, threshold)"""
         return 1 - self._cut.not_above / self.size
@@ -159,4 +160,5 @@ class Indicators:
 
 def _where_known(values: np.ndarray, tile: Tile, thresholds: Thresholds) -> np.ndarray:
     """NaN where a threshold is missing: comparisons do not notice."""
-    return np.where(np.isnan(tile.cut(thresholds).values), np.nan, values)
+    missing = np.isnan(tile.cut(thresholds).values)
+    return np.where(missing, np.nan, values) if missing.any() else values

@@ -57,9 +57,9 @@ class Reference:
         return (self,)
 
     def deviations(self, tile: Tile) -> np.ndarray:
-        """Quantile minus truth, (cell, level), float64."""
-        values = tile.references[self].astype(tile.dtype)
-        return values.astype(np.float64) - tile.truth[:, None]
+        """Quantile minus truth, (cell, level), in the precision of the members."""
+        values = tile.references[self].astype(tile.dtype, copy=False)
+        return values - tile.truth[:, None].astype(tile.dtype, copy=False)
 
     def field(self, fields: Mapping[str, xr.DataArray], cells: xr.DataArray) -> np.ndarray:
         """The quantiles at some cells, (*cells, level).
@@ -114,9 +114,9 @@ class Constants:
         return ()
 
     def deviations(self, tile: Tile) -> np.ndarray:
-        """Threshold minus truth, (cell, threshold), float64."""
-        values = np.array(self.values, tile.dtype)
-        return values.astype(np.float64) - tile.truth[:, None]
+        """Threshold minus truth, (cell, threshold), in the precision of the members."""
+        truth = tile.truth[:, None].astype(tile.dtype, copy=False)
+        return np.array(self.values, tile.dtype) - truth
 
 
 class Thresholds(Protocol):
@@ -133,7 +133,7 @@ class Thresholds(Protocol):
         ...
 
     def deviations(self, tile: Tile) -> np.ndarray:
-        """Threshold minus truth, (cell, threshold), float64."""
+        """Threshold minus truth, (cell, threshold), in the precision of the members."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Tiles of an ensemble: about a megabyte of members, centred on the truth and sorted once.
+"""Tiles of an ensemble: about two megabytes of members, centred on the truth and sorted once.
 
 Every score of an ensemble that does not ask which member is which is a function of the sorted
 deviations ``d_(1) <= ... <= d_(M)`` of the members from the truth. Centring first keeps float32
@@ -22,9 +22,10 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import InputError
-from scoring.cut import Cut, count_not_above
+from scoring.cut import SEARCHED, Cut, block_sums, count_not_above
 
-TILE_VALUES = 2**18
+TILE_VALUES = 2**19
+_LONGEST = 128  # members summed in their own precision
 _SLAB = 64  # members moved at a time where members are not contiguous
 
 
@@ -58,7 +59,7 @@ class Divider(Protocol):
     """Thresholds, equal by value."""
 
     def deviations(self, tile: Tile) -> np.ndarray:
-        """Threshold minus truth, (cell, threshold), float64."""
+        """Threshold minus truth, (cell, threshold), in the precision of the members."""
         ...
 
 
@@ -68,7 +69,7 @@ class Truth:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """(cell, 1)"""
-        return np.zeros((tile.truth.size, 1))
+        return np.zeros((tile.truth.size, 1), tile.dtype)
 
 
 TRUTH = Truth()
@@ -118,16 +119,10 @@ class Tile:
         """Member minus truth in the members' own order, (cell, member), a new array."""
         return self.source.reshape(-1, self.size) - self.truth[:, None]
 
-    @property
+    @cached_property
     def blocks(self) -> np.ndarray:
         """The padded deviations as (cell, block, length)."""
         return self.padded.reshape(self.truth.size, -1, block_length(self.size))
-
-    @property
-    def basis(self) -> np.ndarray:
-        """Ones and 0, 1, ...: what the members of a block are summed with, (length, 2)."""
-        length = block_length(self.size)
-        return np.stack([np.ones(length), np.arange(length)], axis=1).astype(self.dtype)
 
     @cached_property
     def prefix(self) -> np.ndarray:
@@ -136,7 +131,7 @@ class Tile:
         (block + 1, 2, cell), float64, the repeated last member included.
         """
         cells, number, length = self.blocks.shape
-        within = self.blocks.reshape(-1, length) @ self.basis
+        within = block_sums(self.blocks.reshape(-1, length))
         prefix = np.zeros((number + 1, 2, cells))
         prefix[1:] = within.reshape(cells, number, 2).transpose(1, 2, 0)
         prefix[1:, 1] *= 2
@@ -172,16 +167,24 @@ class Tile:
         """s^2 = sum_i (d_i - mean)^2 / (M - 1), (cell,), float64; NaN for a single member."""
         if self.size == 1:
             return np.full(self.truth.shape, np.nan)
-        # The median lies within a standard deviation of the mean, so little cancels below.
-        median = self.padded[:, self.size // 2]
-        square = self.padded - median[:, None]
-        np.multiply(square, square, out=square)
-        cells, number, length = self.blocks.shape
-        sums = square.reshape(-1, length) @ np.ones(length, square.dtype)
-        surplus = (self.padded.shape[1] - self.size) * square[:, -1].astype(np.float64)
-        total = sums.reshape(cells, number).sum(axis=1, dtype=np.float64) - surplus
-        offset = self.mean_error - median
-        return np.maximum(total - self.size * offset**2, 0) / (self.size - 1)
+        square, mean = self._squares(self.padded), self.mean_error
+        variance = square - self.size * mean**2
+        # Far from the truth little is left: there once more, about the median, which lies within
+        # a standard deviation of the mean.
+        far = np.flatnonzero(~(variance > square / 10))
+        if far.size:
+            median = self.padded[far, self.size // 2]
+            square = self._squares(self.padded[far] - median[:, None])
+            variance[far] = square - self.size * (mean[far] - median) ** 2
+        return np.maximum(variance, 0) / (self.size - 1)
+
+    def _squares(self, padded: np.ndarray) -> np.ndarray:
+        """Sum of squares over members, (cell,), float64."""
+        cells, width = padded.shape
+        parts = padded.reshape(cells, -1, width if width <= _LONGEST else block_length(self.size))
+        last = padded[:, -1].astype(np.float64)
+        sums = np.vecdot(parts, parts).sum(axis=1, dtype=np.float64)
+        return sums - (width - self.size) * last**2
 
     @property
     def origin(self) -> Cut:
@@ -199,17 +202,28 @@ class Tile:
             self._cuts[thresholds] = Cut(self, thresholds.deviations(self))
         return self._cuts[thresholds]
 
+    def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
+        """Sum over many thresholds of a weight times the members not above, (cell,), float64."""
+        values = np.ascontiguousarray(thresholds.deviations(self))
+        total = np.empty(self.truth.size)
+        step = max(1, SEARCHED // weights.size)
+        for first in range(0, total.size, step):
+            some = slice(first, first + step)
+            count = count_not_above(self.padded[some], values[some], self.size)
+            total[some] = np.vecdot(count, weights)
+        return total
+
     def ordered(self, positions: np.ndarray) -> np.ndarray:
         """The members at some positions of their order, counted from 0, (cell, position)."""
         return self.deviations[:, positions].astype(np.float64)
 
     def count_below(self, deviation: np.ndarray) -> np.ndarray:
         """How many members lie strictly below each `deviation`, (cell, ...) int."""
-        return count_not_above(self.deviations, np.nextafter(deviation, -np.inf))
+        return self.count_not_above(np.nextafter(deviation, -np.inf))
 
     def count_not_above(self, deviation: np.ndarray) -> np.ndarray:
         """How many members lie at or below each `deviation`, (cell, ...) int."""
-        return count_not_above(self.deviations, deviation)
+        return count_not_above(self.padded, deviation.astype(self.dtype, copy=False), self.size)
 
     @cached_property
     def parts(self) -> list[tuple[np.ndarray, Tile]]:
@@ -250,7 +264,7 @@ def rank_weights(size: int) -> np.ndarray:
 def block_length(size: int) -> int:
     """Members in a block: a power of two near the square root of their number, 16 to 128."""
     balanced = 1 << (size.bit_length() + 1) // 2
-    return min(max(16, min(balanced, 128)), 1 << (size - 1).bit_length())
+    return min(max(16, min(balanced, _LONGEST)), 1 << (size - 1).bit_length())
 
 
 def padded_size(size: int) -> int:
@@ -281,7 +295,7 @@ def tiles(
     share, shares : int
         Take every `shares`-th tile from number `share` on, so that threads can divide the work.
     tile_values : int
-        Values in a tile, about; 2**18 float32 values are a megabyte.
+        Values in a tile, about; 2**19 float32 values are two megabytes.
     references : mapping, optional
         Fields that statistics compare with, (outer * inner, level).
 
@@ -317,10 +331,12 @@ def tiles(
 
 def _subtract(source: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
     """`source` minus `target`, members along the last axis."""
-    step = source.strides[-1]
-    slab = source.shape[-1] if step == source.itemsize else _SLAB
-    for first in range(0, source.shape[-1], slab):
-        some = slice(first, first + slab)
+    if source.strides[-1] == source.itemsize:
+        np.subtract(source, target, out=out, casting="same_kind")
+        return
+    # Members far from each other in memory: turn a few at a time, in cache.
+    for first in range(0, source.shape[-1], _SLAB):
+        some = slice(first, first + _SLAB)
         out[..., some] = np.subtract(source[..., some], target, dtype=out.dtype)
 
 
