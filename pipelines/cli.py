@@ -91,6 +91,27 @@ def run(experiment: Path, runs: Path, workers: int | None, scheduler: str | None
 
 
 @main.command()
+@_EXPERIMENT
+@_RUNS
+@_WORKERS
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=None,
+    help="Member-steps per second of one worker; by default measured.",
+)  # fmt: skip
+def plan(experiment: Path, runs: Path, workers: int | None, rate: float | None) -> None:
+    """Say what a run of an EXPERIMENT will cost: units, files, bytes, memory and time."""
+    from pipelines.clusters import worker_count
+    from pipelines.estimate import estimate, measured_rate
+
+    job = _on(_job(experiment, runs), workers, None)
+    planned = job.plan()
+    found = estimate(planned)
+    count = worker_count(job.experiment.cluster)
+    click.echo(found.text(rate or measured_rate(planned), count))
+    found.check()
+
+
+@main.command()
 @click.argument("target", type=_FILE)
 @_RUNS
 @click.option("--repair", is_flag=True, help="Compute what is damaged again; TARGET: EXPERIMENT.")

@@ -182,6 +182,26 @@ def local_processes(workers: int | None, memory_gb: float | None = None) -> Loca
     return LocalProcesses(workers, share if memory_gb is None else int(memory_gb * 1e9))
 
 
+def worker_count(chosen: settings.ClusterSettings) -> int:
+    """Workers of a cluster; of a scheduler those that it has now.
+
+    Raises
+    ------
+    RunError
+        If the scheduler does not answer.
+    """
+    match chosen:
+        case settings.InProcess():
+            return 1
+        case settings.LocalProcesses():
+            return local_processes(chosen.workers).workers
+        case settings.DaskScheduler():
+            with _quiet(), _connected(chosen.address) as client:
+                return max(1, len(client.nthreads()))
+        case settings.Slurm():
+            return chosen.jobs * chosen.workers
+
+
 @dataclass
 class UnitWorker(WorkerPlugin):
     """Keeps a run's task on one worker: its checkpoints are loaded from disk once and stay.

@@ -9,6 +9,7 @@ from data.errors import ConfigurationError, StoreError
 from data.source import open_source
 from pipelines import calibrate, engine, report, score, validate
 from pipelines.clusters import make_cluster
+from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
 from pipelines.plan import Plan, make_plan
 from pipelines.store import open_store
@@ -51,7 +52,9 @@ class Job:
 
     def run(self) -> engine.Progress:
         """Forecast what is missing, on the experiment's cluster; see `engine.run`."""
-        return engine.run(self.plan(), make_cluster(self.experiment.cluster))
+        plan = self.plan()
+        estimate(plan).check()
+        return engine.run(plan, make_cluster(self.experiment.cluster))
 
     def plan(self) -> Plan:
         """What is to be forecast, checked; see `make_plan`."""

@@ -1,0 +1,174 @@
+"""What a run will cost, said before it begins: files, bytes, memory and time."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+import zarr
+from zarr.storage import MemoryStore
+
+from data.errors import StoreError
+from data.key import Key
+from pipelines.engine import pending
+from pipelines.layout import Layout
+from pipelines.plan import Plan
+from pipelines.shards import COMPRESSOR
+from pipelines.store import Store
+
+# Of a shard's index for each chunk, and of Blosc's header for each block of a chunk.
+_INDEX_BYTES, _HEADER_BYTES = 16, 32
+# What a shard needs while it is made: rounded values, the padded chunk, its compressed bytes.
+_ENCODING = 3
+_TIMED = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be done, and what it takes.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The store.
+    units, pending : int
+        Units of the plan, and those that are not finished.
+    member_steps : int
+        Of the pending ones.
+    files : int
+        Shards and markers that they will write.
+    most, likely : int
+        Bytes that they will write: if nothing could be compressed, and as an analysis compresses.
+    free, free_files : int
+        Bytes and files that the disk has room for.
+    memory : int
+        Bytes that a worker needs, about.
+    """
+
+    path: Path
+    units: int
+    pending: int
+    member_steps: int
+    files: int
+    most: int
+    likely: int
+    free: int
+    free_files: int
+    memory: int
+
+    def check(self) -> None:
+        """Refuse what cannot fit the disk.
+
+        Raises
+        ------
+        StoreError
+            If the likely bytes, or the files, are more than there is room for.
+        """
+        if self.likely > self.free:
+            raise StoreError(
+                f"{self.path}: needs about {_size(self.likely)} more, and the disk has "
+                f"{_size(self.free)} left; nothing was changed"
+            )
+        if self.files > self.free_files:
+            raise StoreError(
+                f"{self.path}: needs {self.files} files more, and the disk has room for "
+                f"{self.free_files}; nothing was changed"
+            )
+
+    def text(self, rate: float, workers: int) -> str:
+        """All of it, a line each, at this many member-steps a second on each worker."""
+        hours = self.member_steps / rate / workers / 3600
+        left = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+        return "\n".join((
+            f"store       {self.path}",
+            f"units       {self.pending} of {self.units} to be done",
+            f"files       {self.files}",
+            f"bytes       about {_size(self.likely)}, at most {_size(self.most)}; "
+            f"{_size(self.free)} free",
+            f"memory      about {_size(self.memory)} for each of {workers} workers",
+            f"time        {left} at {rate:.3g} member-steps/s on each worker "
+            f"({self.member_steps} member-steps)",
+        ))  # fmt: skip
+
+
+def estimate(plan: Plan) -> Estimate:
+    """What a plan will cost, without writing anything."""
+    layout = plan.layout
+    todo = pending(plan, Store(plan.path, layout))
+    folder = next(parent for parent in plan.path.absolute().parents if parent.is_dir())
+    disk = os.statvfs(folder)
+    values = sum(len(unit.numbers) for unit in todo) * math.prod(layout.shape[2:])
+    ratio = _compressed_share(plan) if todo else 1.0
+    return Estimate(
+        path=plan.path,
+        units=len(plan.units),
+        pending=len(todo),
+        member_steps=sum(len(unit.numbers) for unit in todo) * plan.steps,
+        files=len(todo) * (len(layout.channels) + 1),
+        most=len(todo) * len(layout.channels) * shard_bound(layout),
+        likely=int(4 * values * len(layout.channels) * ratio),
+        free=disk.f_bavail * disk.f_frsize,
+        free_files=disk.f_favail if disk.f_files else 2**62,
+        memory=worker_memory(layout),
+    )
+
+
+def shard_bound(layout: Layout) -> int:
+    """Bytes of one shard of which nothing could be compressed: chunks, headers and index."""
+    chunks = math.prod(n // c for n, c in zip(layout.shard, layout.chunk, strict=True))
+    return chunks * (4 * math.prod(layout.chunk) + _HEADER_BYTES + _INDEX_BYTES) + 4
+
+
+def worker_memory(layout: Layout) -> int:
+    """Bytes that a worker needs: this process, which has the network, and a unit's fields."""
+    channel = 4 * layout.block * math.prod(layout.shape[2:])
+    shard = 4 * math.prod(layout.shard)
+    held = psutil.Process().memory_info().rss
+    return held + channel * len(layout.channels) + _ENCODING * shard
+
+
+def _compressed_share(plan: Plan) -> float:
+    """Share of their bytes that is left of the first analysis' fields, rounded and compressed."""
+    fields = plan.ensemble.analysis(plan.layout.init_times[plan.units[0].init]).fields.numpy()
+    tile = plan.layout.chunk[3:]
+    files: dict = {}
+    for index, name in enumerate(plan.layout.channels):
+        array = zarr.create_array(
+            MemoryStore(files), name=name, shape=fields.shape[2:], chunks=tile, dtype="float32",
+            compressors=COMPRESSOR,
+        )  # fmt: skip
+        array[:] = plan.layout.rounded(name, fields[0, index])
+    chunks = [len(content) for name, content in files.items() if "/c/" in name]
+    return sum(chunks) / fields[0].nbytes
+
+
+def measured_rate(plan: Plan) -> float:
+    """Member-steps a second of one member on one thread, from about two seconds of forecasting."""
+    ensemble = plan.ensemble
+    state = ensemble.analysis(plan.layout.init_times[plan.units[0].init])
+    forecaster, key = ensemble.forecaster(0), Key(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            forecaster.step(state, key)  # the first one prepares tables
+            started, steps = time.perf_counter(), 0
+            while steps == 0 or time.perf_counter() - started < _TIMED:
+                forecaster.step(state, key)
+                steps += 1
+        return steps / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _size(count: float) -> str:
+    """Bytes in the unit that suits them."""
+    power = 0
+    while count >= 1000 and power < 5:
+        count, power = count / 1000, power + 1
+    return f"{count:.3g} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
