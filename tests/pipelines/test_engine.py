@@ -14,9 +14,9 @@ import torch
 import xarray as xr
 import xskillscore
 
-from data.errors import MyriadError, RunError, StoreError
+from data.errors import DegradedError, MyriadError, RunError, StoreError
 from pipelines import engine
-from pipelines.clusters import LocalProcesses
+from pipelines.clusters import InProcess, LocalProcesses
 from pipelines.experiment import read_experiment
 from pipelines.plan import Plan, make_plan
 from pipelines.replay import replay
@@ -230,3 +230,42 @@ def test_a_wrong_experiment_ends_before_the_first_step(
         planned(world, "wrong", name="wrong", **changes)
     assert caught.value.exit_code == code
     assert not (world.runs / "wrong").exists()
+
+
+def test_members_that_turn_nan_are_marked_named_and_kept_out(world: World) -> None:
+    """Noise beyond what float32 holds: all but the control diverge."""
+    changes = {
+        "name": "diverging", "members": 4,
+        "perturbations": [{"kind": "correlated_noise", "amplitude": 1e38, "paired": False}],
+    }  # fmt: skip
+    plan = planned(world, "diverging", **changes)
+    with pytest.raises(RunError, match=r"member 1 from 2006-01-02T00:00:00.* and 1 more; 1 members"):
+        engine.run(plan, InProcess(), quiet=True)
+    plan = planned(world, "diverging", min_members=1, **changes)
+    done = engine.run(plan, InProcess(), quiet=True)
+    assert (done.units, done.resumed) == (4, 4)
+    with pytest.raises(DegradedError, match="not finite, and kept out of scores: member 1"):
+        done.check()
+    with open_store(plan.path) as dataset:
+        assert dataset.completed.values.tolist() == [[True, False, False, False]] * 2
+
+
+def test_a_unit_that_keeps_failing_leaves_a_degraded_run(world: World) -> None:
+    plan = planned(world, "degraded", name="degraded", min_members=7)
+    Store(plan.path, plan.layout).create()
+    blocked = plan.path / "t850" / "c" / "1" / "2"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    done = engine.run(plan, InProcess(), quiet=True)
+    assert "1 of 10 units failed, the first is 00001-00002" in done.lost
+    with open_store(plan.path) as dataset:
+        assert dataset.completed.values.sum(axis=1).tolist() == [9, 7]
+    too_few = planned(world, "degraded", name="degraded", min_members=8)
+    with pytest.raises(RunError, match=r"7 members .* are whole, expected 8 \(min_members\)"):
+        engine.run(too_few, InProcess(), quiet=True)
+
+
+def test_the_run_itself_writes_the_same_bytes_as_processes(world: World, finished: Plan) -> None:
+    plan = planned(world, "in-process")
+    engine.run(plan, InProcess(), quiet=True)
+    assert digests(plan.path) == digests(finished.path)
