@@ -162,7 +162,7 @@ def main() -> None:
     """Print the tables."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("folder", type=Path)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     hub = Hub.read(arguments.parse_args().folder)
     for title, table in tables(hub):
         print(f"\n{title}\n")

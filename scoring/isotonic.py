@@ -49,48 +49,47 @@ def isotonic_regression(
 
 
 def _pooled(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fit of some series; those that increase already stay as they are."""
-    changed = ~(values[:, 1:] >= values[:, :-1]).all(axis=1) | (weights.min(axis=1) <= 0)
-    if not changed.any():
+    """Fit of some series."""
+    if weights.min() <= 0 or np.isnan(values.min()):
+        return _with_gaps(values, weights)
+    crossed = (values[:, 1:] < values[:, :-1]).any(axis=1)
+    if not crossed.any():
         return values
-    whole = changed.all()
-    series, weight = (values, weights) if whole else (values[changed], weights[changed])
-    fit = _joined(series, weight)
-    if whole:
-        return fit
-    result = values.copy()
-    result[changed] = fit
-    return result
+    some, weight = (values, weights) if crossed.all() else (values[crossed], weights[crossed])
+    # What is above all before it and below all behind it stays as it is.
+    before = np.maximum.accumulate(some, axis=1)
+    behind = np.minimum.accumulate(some[:, ::-1], axis=1)[:, ::-1]
+    held = (some < before) | (some > behind)
+    pooled = some.copy()
+    pooled[held] = _stairs(some, weight, held)
+    fit = values.copy()
+    fit[crossed] = pooled
+    return fit
 
 
-def _joined(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fit of series; entries without weight are left out and filled afterwards."""
+def _with_gaps(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fit of series of which some miss values, or entries have no weight."""
     used = weights > 0
     used &= (used.any(axis=1) & ~(used & np.isnan(values)).any(axis=1))[:, None]
-    if used.all():
-        return _stairs(values, values, weights).reshape(values.shape)
     fit = np.full(values.shape, np.nan)
     if not used.any():
         return fit
-    fit[used] = _stairs(np.where(used, values, np.nan), values[used], weights[used], used)
+    fit[used] = _stairs(np.where(used, values, np.nan), weights, used)
     last = np.maximum.accumulate(np.where(used, np.arange(fit.shape[1]), -1), axis=1)
     last = np.where(last < 0, used.argmax(axis=1)[:, None], last)
     return np.take_along_axis(fit, last, axis=1)
 
 
-def _stairs(
-    series: np.ndarray, values: np.ndarray, weights: np.ndarray, used: np.ndarray | None = None
-) -> np.ndarray:
+def _stairs(values: np.ndarray, weights: np.ndarray, used: np.ndarray) -> np.ndarray:
     """Fit of the used entries, (entry,), in one call: series stand one behind the other, each on
     a step of its own, so that none is pooled with the next."""
-    low = np.fmin.reduce(series, axis=1, keepdims=True)
-    height = np.fmax.reduce(series, axis=1, keepdims=True) - low
+    low = np.fmin.reduce(values, axis=1, keepdims=True)
+    height = np.fmax.reduce(values, axis=1, keepdims=True) - low
     height[~(height > 0)] = 1.0
-    steps = (series - low) / height + 2.0 * np.arange(len(series))[:, None]
-    heights = steps.ravel() if used is None else steps[used]
-    blocks = optimize.isotonic_regression(heights, weights=weights.ravel()).blocks
+    steps = (values - low) / height + 2.0 * np.arange(len(values))[:, None]
+    value, weight = values[used], weights[used]
+    blocks = optimize.isotonic_regression(steps[used], weights=weight).blocks
     # Means of the values themselves, since on the stairs small differences are rounded.
     starts, sizes = blocks[:-1], np.diff(blocks)
-    total = np.add.reduceat(weights.ravel(), starts)
-    means = np.add.reduceat((weights * values).ravel(), starts) / total
+    means = np.add.reduceat(weight * value, starts) / np.add.reduceat(weight, starts)
     return np.repeat(means, sizes)
