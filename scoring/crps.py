@@ -161,12 +161,12 @@ class Stratified:
         """(cell, ...)"""
         centred = sample.centred
         total = sample.difference_sum.copy()
-        for members in _groups(sample.structure):
-            partners = _partners(sample.structure, members)
-            group = np.sort(centred[..., members], axis=-1).astype(np.float64)
-            within = 2 * (group @ rank_weights(members.size))
-            apart = centred[..., partners[0]].astype(np.float64) - centred[..., partners[1]]
-            admissible = members.size * (members.size - 1) - 2 * len(partners[0])
+        for members, first, second in sample.structure.strata:
+            group = np.ascontiguousarray(centred[..., members])  # sorts twice as fast
+            group.sort(axis=-1)
+            within = 2 * (group.astype(np.float64) @ rank_weights(members.size))
+            apart = centred[..., first].astype(np.float64) - centred[..., second]
+            admissible = members.size * (members.size - 1) - 2 * first.size
             if admissible == 0:
                 raise InputError(
                     f"the stratified CRPS needs two independent members in every group, found "
@@ -180,25 +180,6 @@ class Stratified:
 STANDARD = Standard()
 FAIR = Fair()
 STRATIFIED = Stratified()
-
-
-def _groups(structure: Structure) -> list[np.ndarray]:
-    """Positions of the members of each group."""
-    return [np.flatnonzero(structure.groups == group) for group in np.unique(structure.groups)]
-
-
-def _partners(structure: Structure, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the first and of the second member of each complete pair in a group."""
-    pairs = structure.pairs[members]
-    first, second = [], []
-    for pair in np.unique(pairs[pairs >= 0]):
-        positions = members[pairs == pair]
-        if positions.size > 2:
-            raise InputError(f"pair {pair} has {positions.size} members in one group, expected 2")
-        if positions.size == 2:
-            first.append(positions[0])
-            second.append(positions[1])
-    return np.array(first, int), np.array(second, int)
 
 
 @dataclass(frozen=True)

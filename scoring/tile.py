@@ -49,10 +49,36 @@ class Structure:
         """One group and no pairs."""
         return cls(np.zeros(members, int), np.full(members, -1))
 
+    @cached_property
+    def strata(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each group: positions of its members, and of the first and the second of each pair.
+
+        Raises
+        ------
+        InputError
+            If more than two members share a pair.
+        """
+        groups = [np.flatnonzero(self.groups == group) for group in np.unique(self.groups)]
+        return [(members, *_partners(self.pairs, members)) for members in groups]
+
     @property
     def dependent(self) -> bool:
         """Whether there are several groups, or pairs."""
         return bool((self.groups != self.groups[0]).any() or (self.pairs >= 0).any())
+
+
+def _partners(pairs: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the first and of the second member of each complete pair in a group."""
+    first, second = [], []
+    own = pairs[members]
+    for pair in np.unique(own[own >= 0]):
+        positions = members[own == pair]
+        if positions.size > 2:
+            raise InputError(f"pair {pair} has {positions.size} members in one group, expected 2")
+        if positions.size == 2:
+            first.append(positions[0])
+            second.append(positions[1])
+    return np.array(first, int), np.array(second, int)
 
 
 class Divider(Protocol):
