@@ -96,7 +96,8 @@ class LocalProcesses:
                 n_workers=min(self.workers, len(units)),
                 threads_per_worker=1,
                 memory_limit=self.memory,
-                dashboard_address=None,
+                # The scheduler's server of metrics: on any free port, and for this machine alone.
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,

@@ -235,13 +235,15 @@ def test_a_wrong_experiment_ends_before_the_first_step(
 def test_members_that_turn_nan_are_marked_named_and_kept_out(world: World) -> None:
     """Noise beyond what float32 holds: all but the control diverge."""
     changes = {
-        "name": "diverging", "members": 4,
+        "members": 4,
         "perturbations": [{"kind": "correlated_noise", "amplitude": 1e38, "paired": False}],
     }  # fmt: skip
-    plan = planned(world, "diverging", **changes)
-    with pytest.raises(RunError, match=r"member 1 from 2006-01-02T00:00:00.* and 1 more; 1 members"):
+    plan = planned(world, "diverging", name="diverging", **changes)
+    with pytest.raises(
+        RunError, match=r"member 1 from 2006-01-02T00:00:00.* and 1 more; 1 members"
+    ):
         engine.run(plan, InProcess(), quiet=True)
-    plan = planned(world, "diverging", min_members=1, **changes)
+    plan = planned(world, "diverging", name="diverging", min_members=1, **changes)
     done = engine.run(plan, InProcess(), quiet=True)
     assert (done.units, done.resumed) == (4, 4)
     with pytest.raises(DegradedError, match="not finite, and kept out of scores: member 1"):
