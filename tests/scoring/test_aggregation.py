@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -297,3 +299,15 @@ def test_wrong_inputs_are_refused():
         fitted.apply(quantiles.isel(quantile=[0, 1]))
     with pytest.raises(InputError, match="'latitude' is not among the coordinates"):
         Aggregator(Coarse(), Local((Coordinate("latitude"),))).fit(quantiles, truth, Key(0))
+
+
+def test_example_of_the_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "aggregation.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    quantiles = models(20, 5)
+    names = {"quantiles": quantiles, "truth": truth_of(Mean().of(quantiles))}
+    exec(example, names)
+    for name in ("forecast", "pooled"):
+        assert names[name].dims == ("init_time", "site", "quantile")
+        assert names[name].notnull().all()
+    assert names["table"].loc["linear pool", "cases"] == 5
