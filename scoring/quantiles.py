@@ -184,9 +184,8 @@ def quantile_score(quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray
     """
     levels = quantiles["quantile"]
     error = truth - quantiles
-    return (2 * xr.where(error >= 0, levels * error, (levels - 1) * error)).mean(
-        "quantile", skipna=False
-    )
+    loss = levels * error + np.maximum(-error, 0)
+    return 2 * loss.mean("quantile", skipna=False)
 
 
 def interval(quantiles: xr.DataArray, level: float) -> tuple[xr.DataArray, xr.DataArray]:
