@@ -247,7 +247,7 @@ def _dispatched(
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
     try:
-        client = Client(address, set_as_default=False)
+        client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise RunError(f"{address}: no Dask scheduler answers ({error})") from None
     with client:

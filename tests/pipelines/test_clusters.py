@@ -1,0 +1,120 @@
+"""Clusters: who computes decides nothing about the bytes; who gets which unit, and when."""
+
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from data.errors import ConfigurationError, MissingExtraError, RunError
+from pipelines import engine
+from pipelines import experiment as settings
+from pipelines.clusters import DaskScheduler, InProcess, LocalProcesses, Slurm, make_cluster
+from pipelines.dispatch import Attempt, Patience, Waiting
+from pipelines.experiment import read_experiment
+from pipelines.plan import Unit, make_plan
+from tests.conftest import World
+from tests.pipelines.test_engine import digests
+from tests.pipelines.test_faults import dask
+
+
+def units(checkpoints: list[int]) -> list[Unit]:
+    return [Unit(0, block, (block,), one, "") for block, one in enumerate(checkpoints)]
+
+
+@pytest.mark.slow
+def test_every_kind_of_cluster_writes_the_same_bytes(world: World, tmp_path: Path) -> None:
+    experiment = read_experiment(world.experiment("kinds", members=5, lead_time="12h"))
+
+    def done(name: str, cluster: engine.Cluster) -> dict[str, str]:
+        plan = make_plan(experiment, world.runs / name / "forecast.zarr")
+        engine.run(plan, cluster, quiet=True)
+        return digests(plan.path)
+
+    expected = done("kind-self", InProcess())
+    assert done("kind-local", LocalProcesses(2, memory=4 * 10**9)) == expected
+    with dask(tmp_path, 2) as (address, _):
+        assert done("kind-scheduler", DaskScheduler(address)) == expected
+
+
+def test_a_worker_stays_with_its_checkpoint_and_others_spread() -> None:
+    waiting = Waiting(units([0, 0, 0, 1, 1, 1, 2]))
+    loaded: dict[str, int] = {}
+    for worker in "abc":
+        attempt = waiting.take(worker, None, Counter(loaded.values()))
+        loaded[worker] = attempt.unit.checkpoint
+    assert sorted(loaded.values()) in ([0, 0, 1], [0, 1, 1], [0, 1, 2])
+    attempt = waiting.take("a", loaded["a"], Counter(loaded.values()))
+    assert attempt.unit.checkpoint == loaded["a"]
+    for _ in range(3):
+        waiting.take("b", 1, Counter(loaded.values()))
+    assert len(waiting) == 0
+
+
+def test_a_unit_goes_elsewhere_than_where_it_failed_unless_there_is_nowhere_else() -> None:
+    waiting = Waiting([])
+    waiting.add(Attempt(units([0])[0], failures=1, failed_on="a"))
+    assert waiting.take("a", 0, Counter({0: 2})) is None
+    assert waiting.take("b", None, Counter({0: 2})).failures == 1
+    waiting.add(Attempt(units([0])[0], failures=1, failed_on="a"))
+    assert waiting.take("a", 0, Counter({0: 1})).failures == 1
+
+
+def test_no_unit_is_lost_or_doubled_in_waiting() -> None:
+    everything = units([k % 3 for k in range(100)])
+    waiting, taken = Waiting(everything), []
+    while len(waiting):
+        taken.append(waiting.take("a", taken[-1].checkpoint if taken else None, Counter()).unit)
+    assert sorted(unit.block for unit in taken) == list(range(100))
+    assert sum(a.checkpoint != b.checkpoint for a, b in pairwise(taken)) == 2
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_not_there_is_named() -> None:
+    cluster = DaskScheduler("tcp://127.0.0.1:9")
+    with pytest.raises(RunError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers"):
+        list(cluster.outcomes(print, units([0]), Patience()))
+
+
+def test_the_experiment_names_its_cluster(world: World) -> None:
+    def chosen(**cluster: object) -> object:
+        return make_cluster(read_experiment(world.experiment("c", cluster=cluster)).cluster)
+
+    assert chosen(kind="in_process") == InProcess()
+    assert chosen(kind="local", workers=3, memory_gb=2) == LocalProcesses(3, 2 * 10**9)
+    assert chosen(kind="scheduler", address="tcp://a:1") == DaskScheduler("tcp://a:1")
+    assert isinstance(chosen(kind="slurm", jobs=4, memory_gb=16), Slurm)
+    with pytest.raises(ConfigurationError, match="cluster"):
+        chosen(kind="cloud")
+
+
+def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path) -> None:
+    def fingerprint(**changes: object) -> str:
+        experiment = read_experiment(world.experiment("f", **changes))
+        return make_plan(experiment, tmp_path / "f.zarr").units[0].fingerprint
+
+    expected = fingerprint()
+    assert fingerprint(cluster={"kind": "in_process"}, min_members=2) == expected
+    assert fingerprint(init_times=["2006-01-02T00"]) == expected
+    assert fingerprint(seed=8) != expected
+
+
+def test_slurm_jobs_are_what_the_experiment_says() -> None:
+    pytest.importorskip("dask_jobqueue")
+    chosen = settings.Slurm(
+        kind="slurm", jobs=2, workers=4, memory_gb=16, walltime="02:00:00", queue="weather",
+        account="me", directives=("--gres=gpu:1",), prologue=("module load python",),
+    )  # fmt: skip
+    with Slurm(chosen).cluster() as cluster:
+        script = cluster.job_script()
+    for line in ("-p weather", "-A me", "-t 02:00:00", "--gres=gpu:1", "module load python"):
+        assert line in script
+    assert "--nthreads 1 " in script
+    assert "--nworkers 4 " in script
+
+
+def test_without_dask_jobqueue_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(MissingExtraError, match=r"myriadcast\[slurm\]"):
+        Slurm(settings.Slurm(kind="slurm", jobs=1, memory_gb=1)).cluster()
