@@ -23,7 +23,7 @@ from pipelines.plan import Unit, versions
 
 Task = Callable[[Unit], object]
 
-_CONFIGURATION = {
+CONFIGURATION = {
     "distributed.scheduler.work-stealing": False,
     # The dispatcher decides what is tried again: the scheduler reports a dead worker at once.
     "distributed.scheduler.allowed-failures": 0,
@@ -259,7 +259,7 @@ def _quiet() -> Iterator[None]:
     """Our settings of Dask, and nothing printed of what an interrupt cuts short."""
     for name in ("distributed", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(_CONFIGURATION):
+    with dask.config.set(CONFIGURATION):
         yield
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.errors import DegradedError, RunError, StoreError
+from data.errors import DegradedError, MyriadError, RunError, StoreError
 from pipelines.clusters import Cluster
 from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
@@ -133,9 +133,14 @@ def run(
         started = time.monotonic()
         try:
             failed = _compute_all(plan, store, cluster, todo, quiet, patience or Patience())
-        finally:
-            store.sweep()
+        except MyriadError:
             store.complete()
+            raise
+        else:
+            store.complete()
+        finally:
+            # All that is done after an interrupt: it may have come while zarr held a lock.
+            store.sweep()
         seconds = time.monotonic() - started
     lost = _lost(plan, store, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps

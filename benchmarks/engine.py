@@ -1,0 +1,171 @@
+"""What the engine costs beside the network itself, and how it grows with workers and members.
+
+``python benchmarks/engine.py [--members 64] [--steps 40]``: forecasts with the shipped checkpoint,
+on workers started before the clock, each figure beside the bare network's on the same
+workers: the same number of member-steps, nothing perturbed, kept or written. Wall time is what a
+user waits; process time is what the workers computed, and what to compare on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import psutil
+import torch
+from distributed import Client, LocalCluster
+
+from data.key import Key
+from pipelines import engine
+from pipelines.clusters import CONFIGURATION, DaskScheduler
+from pipelines.dispatch import Patience
+from pipelines.ensemble import Ensemble
+from pipelines.experiment import Experiment
+from pipelines.plan import Plan, Unit, make_plan
+
+SAMPLES = Path(__file__).parent.parent / "data" / "samples"
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The network alone: as many steps as a unit's forecasts take."""
+
+    ensemble: Ensemble
+    steps: int
+
+    def __call__(self, unit: Unit) -> None:
+        """Step the control once for each member and step."""
+        init_time = self.ensemble.experiment.init_times[0]
+        forecaster = self.ensemble.forecaster(unit.checkpoint)
+        with torch.inference_mode():
+            for _ in unit.numbers:
+                state = self.ensemble.analysis(init_time)
+                for step in range(self.steps):
+                    state = forecaster.step(state, Key(0) / step)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, seconds computed on all workers, and the largest worker's bytes."""
+
+    wall: float
+    computed: float
+    memory: int
+
+
+def main() -> None:
+    """Read the arguments and print the figures, the last line as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--members", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--block", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--larger", type=int, default=4, help="the larger ensemble, times members")
+    chosen = parser.parse_args()
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plans = {
+            size: planned(Path(folder), size, chosen.steps, chosen.block)
+            for size in (chosen.members, chosen.larger * chosen.members)
+        }
+        small, large = plans.values()
+        with workers(1) as client:
+            figures["one worker"] = told("one worker", small, measured(client, run, small))
+        with workers(chosen.workers) as client:
+            figures["bare"] = told("bare network", small, measured(client, bare, small))
+            figures["run"] = told("run", small, measured(client, run, small))
+            figures["large"] = told("larger ensemble", large, measured(client, run, large))
+    bare_cost, run_cost = figures["bare"], figures["run"]
+    ratios = {
+        "run / bare, wall": run_cost.wall / bare_cost.wall,
+        "run / bare, computed": run_cost.computed / bare_cost.computed,
+        f"{chosen.workers} workers / one, wall": figures["one worker"].wall / run_cost.wall,
+        "seconds computed per member-step, larger / smaller":
+            figures["large"].computed / run_cost.computed / chosen.larger,
+        "memory, larger / smaller": figures["large"].memory / run_cost.memory,
+    }  # fmt: skip
+    for name, ratio in ratios.items():
+        print(f"{name:52s} {ratio:6.3f}")
+    print(json.dumps(ratios))
+
+
+def planned(folder: Path, members: int, steps: int, block: int) -> Plan:
+    """A plan on the shipped sample."""
+    experiment = Experiment(
+        name="benchmark", seed=1, analyses=SAMPLES / "analysis.zarr",
+        init_times=["2006-09-04"], lead_time=f"{6 * steps}h", members=members,
+        forecaster={"kind": "neural", "checkpoints": [SAMPLES / "checkpoints" / "sfno-a"]},
+        perturbations=[{"kind": "correlated_noise"}], store={"block": block},
+    )  # fmt: skip
+    return make_plan(experiment, folder / f"{members}" / "forecast.zarr")
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Client]:
+    """Workers that have been started and have loaded the network."""
+    with (
+        dask.config.set(CONFIGURATION),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            run(client, planned(Path(folder), 2 * count, 1, 1))
+        yield client
+
+
+def run(client: Client, plan: Plan) -> None:
+    """The whole run of a plan, into a store of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "forecast.zarr"
+        fresh = Plan(plan.ensemble, plan.layout, plan.units, path)
+        engine.run(fresh, DaskScheduler(client.scheduler.address), quiet=True)
+
+
+def bare(client: Client, plan: Plan) -> None:
+    """As many member-steps of the network alone."""
+    task = Bare(plan.ensemble, plan.steps)
+    cluster = DaskScheduler(client.scheduler.address)
+    for outcome in cluster.outcomes(task, list(plan.units), Patience()):
+        assert outcome.failure is None, outcome.failure
+
+
+def measured(client: Client, work: Callable[[Client, Plan], None], plan: Plan) -> Cost:
+    """What some work on the workers costs."""
+    before, started = sum(client.run(time.process_time).values()), time.perf_counter()
+    work(client, plan)
+    wall = time.perf_counter() - started
+    computed = sum(client.run(time.process_time).values()) - before
+    return Cost(wall, computed, max(client.run(resident).values()))
+
+
+def resident() -> int:
+    """Bytes that this process holds."""
+    return psutil.Process().memory_info().rss
+
+
+def told(name: str, plan: Plan, cost: Cost) -> Cost:
+    """Print a cost and give it back."""
+    steps = sum(len(unit.numbers) for unit in plan.units) * plan.steps
+    print(
+        f"{name:16s} {steps:7d} member-steps  wall {cost.wall:7.2f} s  {steps / cost.wall:7.1f}/s  "
+        f"computed {cost.computed:7.2f} s  worker {cost.memory / 1e6:6.0f} MB",
+        flush=True,
+    )
+    return cost
+
+
+if __name__ == "__main__":
+    main()
