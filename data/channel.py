@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import log
 
 from data.errors import InputError
 
@@ -50,6 +51,9 @@ class Channel:
         return attributes if self.level is None else attributes | {"level": self.level}
 
 
+# Geopotential is bounded about that of an isothermal atmosphere, closely enough to tell metres from
+# m2 s-2 above 900 hPa.
+_GRAVITY, _SCALE_HEIGHT, _SURFACE_PRESSURE = 9.80665, 7_000.0, 1013.25
 # name: (standard_name, units, long_name, WeatherBench name, minimum, maximum, quantum)
 _ON_LEVELS = {
     "u": ("eastward_wind", "m s-1", "U wind", "u_component_of_wind", -200, 200, 2**-6),
@@ -57,7 +61,7 @@ _ON_LEVELS = {
     "w": ("lagrangian_tendency_of_air_pressure", "Pa s-1", "Vertical velocity",
           "vertical_velocity", -50, 50, 2**-12),
     "t": ("air_temperature", "K", "Temperature", "temperature", 130, 360, 2**-6),
-    "z": ("geopotential", "m2 s-2", "Geopotential", "geopotential", -15_000, 600_000, 1.0),
+    "z": ("geopotential", "m2 s-2", "Geopotential", "geopotential", -5_000, 5_000, 1.0),
     "q": ("specific_humidity", "kg kg-1", "Specific humidity", "specific_humidity",
           -1e-3, 0.06, 2**-20),
 }  # fmt: skip
@@ -98,9 +102,15 @@ def channel(name: str) -> Channel:
         return Channel(name, *_AT_SURFACE[name])
     match = _LEVEL_NAME.fullmatch(name)
     if match and match[1] in _ON_LEVELS and 1 <= int(match[2]) <= 1100:
-        standard_name, units, long_name, *rest = _ON_LEVELS[match[1]]
+        standard_name, units, long_name, archived, minimum, maximum, quantum = _ON_LEVELS[match[1]]
         level = int(match[2])
-        return Channel(name, standard_name, units, f"{long_name} at {level} hPa", *rest, level)
+        if match[1] == "z":
+            usual = _GRAVITY * _SCALE_HEIGHT * log(_SURFACE_PRESSURE / level)
+            minimum, maximum = minimum + 0.75 * usual, maximum + 1.25 * usual
+        named = f"{long_name} at {level} hPa"
+        return Channel(
+            name, standard_name, units, named, archived, minimum, maximum, quantum, level
+        )
     known = [*_AT_SURFACE, *(f"{letter}500" for letter in _ON_LEVELS)]
     near = get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""

@@ -136,7 +136,6 @@ def _checked(dataset: xr.Dataset, name: str, where: str) -> np.ndarray:
         raise InputError(f"{where}: missing, found {', '.join(map(str, dataset.data_vars))}")
     array = dataset[name].transpose("number", "latitude", "longitude")
     values = np.ascontiguousarray(array.values, dtype=np.float32)
-    kind = channel(name)
     bad = ~np.isfinite(values)
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0][1:])
@@ -144,10 +143,22 @@ def _checked(dataset: xr.Dataset, name: str, where: str) -> np.ndarray:
             f"{where}: {int(bad.sum())} of {values.size} values are not finite, the first at "
             f"latitude index {place[0]}, longitude index {place[1]}"
         )
-    low, high = float(values.min()), float(values.max())
+    check_bounds(values, name, where)
+    return values
+
+
+def check_bounds(values: np.ndarray, name: str, where: str) -> None:
+    """Refuse values that leave the bounds of their channel; NaN are left out of it.
+
+    Raises
+    ------
+    InputError
+        With the values' own range.
+    """
+    kind = channel(name)
+    low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
     if low < kind.minimum or high > kind.maximum:
         raise InputError(
             f"{where}: values {low:g} to {high:g} leave the bounds {kind.minimum:g} to "
             f"{kind.maximum:g} {kind.units}; are the units right?"
         )
-    return values

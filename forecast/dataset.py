@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data.channel import channel
 from data.errors import InputError
 from data.files import open_file
 from data.grid import Grid
 from data.source import open_source
+from data.state import check_bounds
 
 _ROWS_PER_READ = 400
 
@@ -145,12 +145,7 @@ def _coordinate(dataset: xr.Dataset, name: str, length: int) -> np.ndarray:
 
 def _check_bounds(fields: np.ndarray, channels: tuple[str, ...], path: Path) -> None:
     for index, name in enumerate(channels):
-        kind, low, high = channel(name), fields[:, index].min(), fields[:, index].max()
-        if low < kind.minimum or high > kind.maximum:
-            raise InputError(
-                f"{path}: {name} spans {low:g} to {high:g}, outside the bounds {kind.minimum:g} "
-                f"to {kind.maximum:g} {kind.units}; are the units right?"
-            )
+        check_bounds(fields[:, index], name, f"{path}: {name}")
 
 
 @dataclass(frozen=True)

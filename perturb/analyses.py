@@ -64,15 +64,24 @@ class EnsembleOfAnalyses(Perturbation):
                 f"ensemble of analyses at {state.valid_time}: {count} members on {ensemble.grid}, "
                 f"expected at least 2 on {state.grid}"
             )
-        last = max(member.seed for member in members)
-        if last >= count * self.reuse:
-            raise ConfigurationError(
-                f"ensemble of analyses: {count} analyses used {self.reuse} times make "
-                f"{count * self.reuse} draws, but a checkpoint asks for {last + 1}; ask for fewer "
-                "members or raise reuse"
-            )
+        self.check_draws(count, 1 + max(member.seed for member in members))
         anomalies = _anomalies(ensemble.fields.to(state.fields.device)) * self.scale
         return anomalies[[member.seed % count for member in members]]
+
+    def check_draws(self, count: int, draws: int) -> None:
+        """Refuse more draws of one checkpoint than `count` analyses make.
+
+        Raises
+        ------
+        ConfigurationError
+            With both numbers.
+        """
+        if draws > count * self.reuse:
+            raise ConfigurationError(
+                f"ensemble of analyses: {count} analyses used {self.reuse} times make "
+                f"{count * self.reuse} draws, but a checkpoint asks for {draws}; ask for fewer "
+                "members or raise reuse"
+            )
 
 
 @dataclass(frozen=True)

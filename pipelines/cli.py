@@ -308,13 +308,18 @@ def report(experiment: Path, runs: Path) -> None:
 @_SCHEDULER
 def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run, score, calibrate and report an EXPERIMENT; ends with a table and the report's path."""
+    from pipelines.references import check_truth_times
     from pipelines.score import ScoreSettings
     from pipelines.summary import summary_text
 
     job = _job(experiment, runs)
+    check_truth_times(job.experiment)
     done = _run(job, workers, scheduler)
     job.score(ScoreSettings(threads=workers or _cores()))
-    job.calibrate()
+    if len(job.experiment.init_times) > 1:
+        job.calibrate()
+    else:
+        click.echo("calibration learns from other init times: with one, it is left out", err=True)
     click.echo(summary_text(job.findings()))
     click.echo(job.report())
     done.check()

@@ -148,13 +148,22 @@ def run(
 
 
 def pending(plan: Plan, store: Store) -> list[Unit]:
-    """The units without a marker of this very experiment and analysis, in order."""
+    """The units without a marker, in order.
+
+    Raises
+    ------
+    StoreError
+        If one was made from another analysis: what is finished is never written over.
+    """
     markers = store.markers()
-    return [
-        unit
-        for unit in plan.units
-        if unit.name not in markers or markers[unit.name].fingerprint != unit.fingerprint
-    ]
+    for unit in plan.units:
+        if unit.name in markers and markers[unit.name].fingerprint != unit.fingerprint:
+            raise StoreError(
+                f"{plan.path}: forecasts from {plan.layout.init_times[unit.init]} are there "
+                "already, made from another analysis or climatology; nothing was changed: choose "
+                "another name or remove that store"
+            )
+    return [unit for unit in plan.units if unit.name not in markers]
 
 
 def unit_fields(

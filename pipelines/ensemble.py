@@ -77,6 +77,11 @@ class Ensemble:
                         f"{path}: {name} {getattr(other, name)}, expected "
                         f"{getattr(found[0], name)} as in {self._checkpoint_paths[0]}"
                     )
+        for path, first in zip(self._checkpoint_paths, found, strict=True):
+            if sum(first.hash == other.hash for other in found) > 1:
+                raise CheckpointError(f"{path}: is given twice; its members would be each other's")
+        if len(set(self.names)) < len(found):
+            raise CheckpointError(f"checkpoints have names of their own, found {self.names}")
         return found
 
     @property
@@ -93,7 +98,8 @@ class Ensemble:
     def names(self) -> tuple[str, ...]:
         """Name of each checkpoint, or of the reference forecaster."""
         kind = self.experiment.forecaster.kind
-        return tuple(path.name for path in self._checkpoint_paths) or (kind,)
+        # CF separates the meanings of flags by blanks.
+        return tuple("_".join(path.name.split()) for path in self._checkpoint_paths) or (kind,)
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -154,15 +160,23 @@ class Ensemble:
         return state.with_members(state.fields[:1], (0,))
 
     def analyses_for(self, init_time: np.datetime64) -> list[State]:
-        """Every analysis that forecasts from this init time read, checked."""
+        """Every field that forecasts from this init time read, checked."""
         states = [self.analysis(init_time)]
+        if isinstance(self.experiment.forecaster, settings.Climatology):
+            climatology = self.forecaster(0).climatology
+            leads = range(1, self.experiment.steps(self.timestep) + 1)
+            later = (init_time + k * self.timestep for k in leads)
+            states += [climatology.mean(time, self.channels) for time in later]
         for part in self.experiment.perturbations:
             match part:
                 case settings.BredVectors():
                     earlier = (init_time - (k + 1) * self.timestep for k in range(part.cycles))
                     states += [self.analysis(time) for time in earlier]
                 case settings.EnsembleOfAnalyses() | settings.LaggedAnalyses():
-                    states.append(self._ensemble_of_analyses(part).analyses.analysis(init_time))
+                    perturbation = self._ensemble_of_analyses(part)
+                    states.append(perturbation.analyses.analysis(init_time))
+                    draws = 1 + max(member.seed for member in self.members)
+                    perturbation.check_draws(len(states[-1].numbers), draws)
         return states
 
     def trajectories(

@@ -21,6 +21,8 @@ from pydantic import (
 from data.errors import ConfigurationError
 
 _UNITS = {"h": 1, "d": 24}
+_LONGEST_HOURS = 24 * 3660
+_ISO_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}(:\d{2}(:\d{2})?)?)?")
 
 
 def _hours(text: Any) -> int:
@@ -28,14 +30,20 @@ def _hours(text: Any) -> int:
     match = re.fullmatch(r"(\d+)\s*([hd])", str(text).strip())
     if not match or int(match[1]) == 0:
         raise ValueError(f"{text!r} is no duration, expected for example 6h or 10d")
-    return int(match[1]) * _UNITS[match[2]]
+    hours = int(match[1]) * _UNITS[match[2]]
+    if hours > _LONGEST_HOURS:
+        raise ValueError(f"{text!r} is longer than ten years")
+    return hours
 
 
 def _time(value: Any) -> np.datetime64:
+    text = str(value)
     try:
-        return np.datetime64(str(value).replace(" ", "T"), "s")
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no time, expected for example 2006-01-05T00") from error
+        if not isinstance(value, np.datetime64) and not _ISO_TIME.fullmatch(text):
+            raise ValueError
+        return np.datetime64(text.replace(" ", "T"), "s")
+    except ValueError:
+        raise ValueError(f"{value!r} is no time, expected for example 2006-01-05T00") from None
 
 
 Hours = Annotated[int, BeforeValidator(_hours)]
@@ -273,7 +281,9 @@ class Experiment(Settings):
     cluster: ClusterSettings = LocalProcesses()
 
     @model_validator(mode="after")
-    def _enough_members(self) -> Experiment:
+    def _fit(self) -> Experiment:
+        if self.channels and isinstance(self.forecaster, Neural):
+            raise ValueError("channels: a neural forecaster knows its own; leave the key out")
         if self.min_members is not None and self.min_members > self.members:
             raise ValueError(f"min_members {self.min_members} are more than {self.members} members")
         return self
@@ -322,6 +332,10 @@ class _Loader(yaml.SafeLoader):
         """The mapping of a node; a key given twice is an error."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} is given twice", key.start_mark
@@ -343,7 +357,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: is no YAML: {error}") from None
+        what = getattr(error, "problem", None) or "it cannot be parsed"
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigurationError(f"{path}{where}: is no YAML: {what}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{path}: expected keys and values, found {type(content).__name__}"
@@ -355,8 +372,9 @@ def explain(error: ValidationError) -> str:
     """The problems of a validation, each with the key it is about."""
     problems = []
     for problem in error.errors():
-        place = ".".join(str(step) for step in problem["loc"]) or "experiment"
-        problems.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+        place = ".".join(str(step) for step in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{place}: {message}" if place else message)
     return "; ".join(problems)
 
 

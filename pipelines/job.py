@@ -12,6 +12,7 @@ from pipelines.clusters import make_cluster
 from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
 from pipelines.plan import Plan, make_plan
+from pipelines.references import check_references
 from pipelines.store import open_store
 
 
@@ -57,8 +58,10 @@ class Job:
         return engine.run(plan, make_cluster(self.experiment.cluster))
 
     def plan(self) -> Plan:
-        """What is to be forecast, checked; see `make_plan`."""
-        return make_plan(self.experiment, self.forecast)
+        """What is to be forecast, checked with what will judge it; see `make_plan`."""
+        plan = make_plan(self.experiment, self.forecast)
+        check_references(plan)
+        return plan
 
     def repair(self, found: validate.Validation) -> validate.Validation:
         """Have what is damaged in the store computed again; see `validate.repair`."""

@@ -83,7 +83,10 @@ class NatureStores:
             if json.loads(marker.read_text()) != self.settings:
                 raise StoreError(f"{marker}: {self.directory} is a nature run of other settings")
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.directory}: cannot be written: {error}") from None
         steps = self.chunks * self.chunk
         first = self.first_analysed * self.chunk
         ground = core.truncated_surface_geopotential

@@ -170,7 +170,7 @@ def _layout(
         "title": experiment.name,
         "source": f"myriadcast {version('myriadcast')}",
         "fingerprint": fingerprint,
-        "experiment": json.dumps(experiment.model_dump(), default=str),
+        "experiment": json.dumps(experiment.model_dump(exclude={"cluster"}), default=str),
         "identity": json.dumps(identity, default=str),
     }
     return Layout(

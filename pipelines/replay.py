@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,17 @@ def replay(
     if not 0 <= number < experiment.members:
         raise ConfigurationError(f"members: {number} is not among 0 to {experiment.members - 1}")
     one = experiment.model_copy(update={"init_times": (init_time,)})
-    dataset = member_dataset(make_plan(one, output), number)
     draft = output.with_name(f"{output.name}.{os.getpid()}.partial")
     try:
+        draft.touch()  # before the forecast, not after it
+        dataset = member_dataset(make_plan(one, output), number)
         dataset.to_netcdf(draft)
         os.replace(draft, output)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StoreError(f"{output}: cannot be written: {error}") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return dataset
 
 

@@ -116,6 +116,11 @@ def _analyses(paths: Paths, pair: Verification) -> Truths:
 
 
 def _check_writable(output: Path) -> None:
+    for folder in (output.absolute(), *output.absolute().parents):
+        if (folder / "zarr.json").exists() or (folder / ".zgroup").exists():
+            raise StoreError(
+                f"{output}: lies inside the zarr store {folder}, choose another folder"
+            )
     for name in ("scores.zarr", "sums.zarr"):
         check_replaceable(output / name)
     try:

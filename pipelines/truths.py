@@ -11,6 +11,7 @@ import xarray as xr
 
 from data.errors import InputError
 from data.source import Source, open_source
+from data.state import check_bounds
 
 Paths = Path | str | Sequence[Path | str]
 SERIES = ("init_time", "number", "lead_time")
@@ -84,7 +85,9 @@ class Truths:
                 if here.size:
                     parts.append(_first_member(source.dataset([name], here)[name]))
         joined = xr.concat(parts, "time", join="override", coords="minimal", compat="override")
-        return joined.sel(time=times.astype("datetime64[ns]")).load()
+        found = joined.sel(time=times.astype("datetime64[ns]")).load()
+        check_bounds(found.values, name, f"{self.where}: {name}")
+        return found
 
     def series(self, name: str, times: np.ndarray, dims: tuple[str, ...], memory: int) -> Series:
         """A channel at these times, ascending, in memory if it takes less than so many bytes."""

@@ -177,9 +177,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in result.output
 
 
-def test_an_init_time_that_is_no_time_is_a_wrong_command_line(
-    world: World, tmp_path: Path
-) -> None:
+def test_an_init_time_that_is_no_time_is_a_wrong_command_line(world: World, tmp_path: Path) -> None:
     result = myriad(
         "member", world.experiment("tiny"), "--init-time", "yesterday", "--number", 1,
         "--output", tmp_path / "member.nc",

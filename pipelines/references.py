@@ -1,0 +1,64 @@
+"""What a forecast will be judged by, checked before anything is forecast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.climatology import Climatology
+from data.errors import InputError
+from data.grid import Grid
+from pipelines.experiment import Experiment
+from pipelines.plan import Plan
+from pipelines.truths import Truths
+
+
+def check_references(plan: Plan) -> None:
+    """Refuse a truth or climatology, where one is named, that cannot judge this forecast.
+
+    Truth may lie in the future: its times are not looked at.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read, lacks a channel, or lies on another grid.
+    """
+    experiment, layout = plan.ensemble.experiment, plan.layout
+    if experiment.climatology is not None:
+        climatology = Climatology(experiment.climatology)
+        missing = [name for name in layout.channels if name not in climatology.channels]
+        if missing:
+            raise InputError(f"{experiment.climatology}: channel {missing[0]!r} is missing")
+        _check_grid(experiment.climatology, climatology.grid, layout.grid)
+    if experiment.truth is not None:
+        truths = Truths.open(experiment.truth)
+        for name in layout.channels:
+            truths.times(name)
+        for source in truths.sources:
+            _check_grid(experiment.truth, source.grid, layout.grid)
+
+
+def check_truth_times(experiment: Experiment) -> None:
+    """Refuse a truth that says nothing of the time that is forecast.
+
+    Raises
+    ------
+    InputError
+        If it has no time between an init time and the end of its forecast.
+    """
+    if experiment.truth is None:
+        return
+    times = np.concatenate([one.times for one in Truths.open(experiment.truth).sources])
+    length = np.timedelta64(experiment.lead_time, "h")
+    inits = experiment.init_times
+    if not any(((start <= times) & (times <= start + length)).any() for start in inits):
+        raise InputError(
+            f"{experiment.truth}: has no time that is forecast, from {inits[0]} to "
+            f"{inits[-1] + length}"
+        )
+
+
+def _check_grid(path: Path, found: Grid | None, expected: Grid) -> None:
+    if found != expected:
+        raise InputError(f"{path}: lies on the grid {found}, the forecast on {expected}")
