@@ -10,7 +10,9 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
 
+from data.climatology import climatology_from, write_climatology
 from data.grid import Grid
+from data.source import open_source
 from pipelines.cli import main
 from pipelines.store import Store
 from tests.conftest import World
@@ -40,6 +42,11 @@ def in_unknown_units(dataset: xr.Dataset) -> xr.Dataset:
 
 def in_celsius_called_kelvin(dataset: xr.Dataset) -> xr.Dataset:
     dataset.t850.values[:] -= 273.15
+    return dataset
+
+
+def in_metres(dataset: xr.Dataset) -> xr.Dataset:
+    dataset.z500.values[:] /= 9.80665
     return dataset
 
 
@@ -85,6 +92,40 @@ CASES = {
     "units that are not what they say": (
         lambda world: {"analyses": spoiled(world, "celsius", in_celsius_called_kelvin)},
         3, ["celsius.nc", "t850", "are the units right?"],
+    ),
+    "metres called m2 s-2": (
+        lambda world: {"analyses": spoiled(world, "metres", in_metres)},
+        3, ["metres.nc", "z500", "are the units right?"],
+    ),
+    "truth that is not there": (lambda world: {"truth": "none.zarr"}, 3, ["none.zarr"]),
+    "truth on another grid": (
+        lambda world: {"truth": spoiled(world, "coarse", on_another_grid)},
+        3, ["coarse.nc", "equiangular 8 x 16"],
+    ),
+    "truth without a channel": (
+        lambda world: {"truth": spoiled(world, "bare", lambda ds: ds.drop_vars("z500"))},
+        3, ["bare.nc", "z500"],
+    ),
+    "a climatology that is not there": (
+        lambda world: {"climatology": "none.zarr"}, 3, ["none.zarr"],
+    ),
+    "channels of a network": (lambda world: {"channels": ["z500"]}, 4, ["channels", "neural"]),
+    "a lead time of ages": (lambda world: {"lead_time": f"{'9' * 18}d"}, 4, ["lead_time"]),
+    "an init time that is a number": (
+        lambda world: {"init_times": [20060904]}, 4, ["init_times", "20060904"],
+    ),
+    "an init time that is none": (
+        lambda world: {"init_times": ["NaT"]}, 4, ["init_times", "NaT"],
+    ),
+    "one checkpoint twice": (
+        lambda world: {"forecaster": {"kind": "neural", "checkpoints": ["a", "a"]}},
+        5, ["given twice"],
+    ),
+    "more members than analyses": (
+        lambda world: {
+            "perturbations": [{"kind": "lagged_analyses", "interval": "6h", "count": 3}]
+        },
+        4, ["3 analyses", "4"],
     ),
     "another grid": (
         lambda world: {"analyses": spoiled(world, "grid", on_another_grid)},
@@ -139,6 +180,59 @@ def test_the_store_of_another_experiment_stays_as_it_is(world: World) -> None:
     assert result.exit_code == 6
     assert "someone else's" in result.stderr
     assert [file.name for file in path.iterdir()] == ["zarr.json"]
+
+
+def test_finished_forecasts_from_another_analysis_stay_as_they_are(world: World) -> None:
+    for kind in ("persistence", "climatology"):
+        runs = world.runs / f"again-{kind}"
+        changes = {
+            "forecaster": {"kind": kind}, "channels": ["t850"], "perturbations": [], "members": 1,
+            "climatology": "climatology.zarr", "cluster": {"kind": "in_process"},
+        }  # fmt: skip
+        source = open_source(world.folder / "truth.zarr")
+        write_climatology(climatology_from(source, ("t850",)), world.folder / "climatology.zarr")
+        assert myriad("run", world.experiment("again", **changes), "--runs", runs).exit_code == 0
+        store = runs / "again" / "forecast.zarr"
+        before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
+        if kind == "persistence":
+            changes["analyses"] = "truth.zarr"
+        else:
+            other = open_source(world.folder / "analysis.zarr")
+            path = world.folder / "other-climatology.zarr"
+            write_climatology(climatology_from(other, ("t850",)), path)
+            changes["climatology"] = path.name
+        result = myriad("run", world.experiment("again", **changes), "--runs", runs)
+        assert result.exit_code == 6
+        assert "another analysis or climatology" in result.stderr
+        assert before == {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
+
+
+def test_one_init_time_is_reported_without_calibration(world: World) -> None:
+    changes = {
+        "forecaster": {"kind": "persistence"}, "channels": ["t850"], "members": 3,
+        "perturbations": [{"kind": "lagged_analyses", "interval": "6h", "count": 2}],
+        "init_times": ["2006-01-02T00"], "cluster": {"kind": "in_process"},
+    }  # fmt: skip
+    result = myriad("all", world.experiment("one", **changes), "--runs", world.runs)
+    assert result.exit_code == 0, result.output
+    assert "left out" in result.stderr
+    assert (world.runs / "one" / "report.html").exists()
+
+
+def test_a_truth_of_other_times_ends_all_before_the_forecast(world: World) -> None:
+    times = {"init_times": ["2006-01-02T00", "2006-01-02T12"]}
+    early = spoiled(world, "early", lambda dataset: dataset.isel(time=slice(0, 3)))
+    result = myriad("all", world.experiment("early", truth=early, **times), "--runs", world.runs)
+    assert result.exit_code == 3
+    assert "early.nc" in result.stderr
+    assert not (world.runs / "early").exists()
+
+
+def test_scores_do_not_go_into_a_store(world: World) -> None:
+    store, truth = world.folder / "analysis.zarr", world.folder / "truth.zarr"
+    result = myriad("score", "--forecast", store, "--truth", truth, "--output", store / "scores")
+    assert result.exit_code in (3, 6)
+    assert not (store / "scores").exists()
 
 
 def test_an_unwritable_target_is_named(world: World) -> None:
