@@ -71,8 +71,8 @@ DISCRETE = Discrete()
 @dataclass(frozen=True)
 class ExtremeForecastIndex(Statistic):
     """EFI = (2 / pi) integral of (p - F(p)) / sqrt(p (1 - p)) dp, -1 to 1; F(p) is the share of
-    members at or below the climate's p-quantile (Lalaurie, in Zsoter, 2006, ECMWF Newsletter
-    107; Lalaurette, 2003, doi:10.1256/qj.02.152).
+    members at or below the climate's p-quantile (Lalaurette, 2003, doi:10.1256/qj.02.152; Zsoter,
+    2006, ECMWF Newsletter 107).
 
     Parameters
     ----------
