@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
@@ -254,5 +255,6 @@ class Dispatcher:
             self._hung.add(worker)
             self._lose(worker, f"took longer than {limit:.0f} s")
         if hung:
-            # A worker without a nanny cannot be replaced; it is left alone until it goes.
-            self._client.restart_workers(hung, timeout=5, raise_for_error=False)
+            # One without a nanny, or beyond its nanny's reach, is left alone until it goes.
+            with suppress(ValueError, OSError, TimeoutError):
+                self._client.restart_workers(hung, timeout=5, raise_for_error=False)
