@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError, StoreError
 from data.source import open_source
-from pipelines import calibrate, engine, report, score, validate
+from pipelines import calibrate, engine, score, validate
 from pipelines.clusters import make_cluster
 from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
 from pipelines.plan import Plan, make_plan
 from pipelines.references import check_references
 from pipelines.store import open_store
+
+if TYPE_CHECKING:
+    from pipelines import report
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,16 @@ class Job:
 
     def findings(self) -> report.Findings:
         """What has been scored and calibrated so far."""
+        from pipelines import report  # brings matplotlib, which no worker needs to wait for
+
         coverage = self.folder / "calibration" / "coverage.zarr"
         return report.read_findings(self.scores, coverage)
 
     def report(self) -> Path:
         """Write the report on whatever has been scored and calibrated."""
-        findings = report.read_findings(self.scores, self.folder / "calibration" / "coverage.zarr")
+        from pipelines import report
+
+        findings = self.findings()
         with open_store(self._finished()) as forecast:
             return report.write_report(
                 self.folder / "report.html", findings, forecast, open_source(self._truth())
