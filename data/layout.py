@@ -34,6 +34,7 @@ _STANDARD_NAMES = {
     "air_pressure": "level",
 }
 _LEAD_NAMES = ("lead_time", "forecast_period", "step", "step_hours")
+_INIT_NAMES = ("init_time", "forecast_reference_time", "time")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # by the first letter of the unit
 _HEIGHT_NAMES = ("height", "heightAboveGround", "height_above_ground")
 _LEADING = ("time", "number", "level")
@@ -205,11 +206,11 @@ def _is_scalar(array: xr.DataArray, name: str) -> bool:
     return name in array.coords and array[name].ndim == 0
 
 
-def to_house_layout(dataset: xr.Dataset, where: str) -> xr.Dataset:
+def to_house_layout(dataset: xr.Dataset, where: str, forecasts: bool = False) -> xr.Dataset:
     """The dataset with the house's dimensions: ascending valid times, north to south, from 0 E.
 
-    Where both analyses and forecasts are in it, only the analyses stay; where all are forecasts,
-    a coordinate `lead_time` along `time` says how far.
+    Where both analyses and forecasts are in it, only the analyses stay, unless `forecasts` are
+    wanted; a coordinate `lead_time` along `time` says how far ahead forecasts are.
 
     Raises
     ------
@@ -221,13 +222,44 @@ def to_house_layout(dataset: xr.Dataset, where: str) -> xr.Dataset:
         found = ", ".join(map(str, dataset.coords)) or "none"
         raise InputError(f"{where}: has no time coordinate, found {found}")
     dataset = _with_lead_time(_reference_plus_step(dataset, where))
-    dataset = _oriented(_analyses_only(dataset))
+    dataset = _oriented(dataset if forecasts else _analyses_only(dataset))
     _check_times(np.atleast_1d(dataset.time.values), where)
     if "number" in dataset.dims and "number" not in dataset.coords:
         dataset = dataset.assign_coords(number=np.arange(dataset.sizes["number"]))
     if "level" in dataset.coords and _in_pascal(dataset.level):
         dataset = dataset.assign_coords(level=dataset.level / 100.0)
     return dataset
+
+
+def series_by_init_time(dataset: xr.Dataset) -> list[xr.Dataset]:
+    """Forecasts by init time and lead as one series in valid time for each init time.
+
+    The init time is a dimension or a scalar; a dataset without a dimension of leads is a series
+    already.
+    """
+    leads = [name for name in (*_LEAD_NAMES, "step") if name in dataset.dims]
+    inits = [name for name in _INIT_NAMES if name in dataset.coords]
+    if not leads or not inits:
+        return [dataset]
+    lead, init = leads[0], inits[0]
+    ahead = _timedeltas(dataset[lead])
+    several = init in dataset.dims
+    found = []
+    for place in range(dataset.sizes[init] if several else 1):
+        one = dataset.isel({init: place}) if several else dataset
+        times = one[init].values + ahead
+        one = one.drop_vars([init, lead, "valid_time"], errors="ignore").rename({lead: "time"})
+        found.append(one.assign_coords(time=times, lead_time=("time", ahead)))
+    return found
+
+
+def _timedeltas(lead: xr.DataArray) -> np.ndarray:
+    """Leads as timedelta64[ns]; numbers without units are hours."""
+    values = lead.values
+    if not np.issubdtype(values.dtype, np.timedelta64):
+        seconds = _SECONDS.get(str(lead.attrs.get("units", "h"))[:1], 3600)
+        values = (values * seconds).astype("timedelta64[s]")
+    return values.astype("timedelta64[ns]")
 
 
 def _renamed(dataset: xr.Dataset) -> xr.Dataset:
@@ -263,12 +295,7 @@ def _with_lead_time(dataset: xr.Dataset) -> xr.Dataset:
     if not names:
         return dataset
     lead = dataset[names[0]]
-    values = lead.values
-    if not np.issubdtype(values.dtype, np.timedelta64):
-        seconds = _SECONDS.get(str(lead.attrs.get("units", "h"))[:1], 3600)
-        values = (values * seconds).astype("timedelta64[s]")
-    dataset = dataset.drop_vars(names)
-    return dataset.assign_coords(lead_time=(lead.dims, values.astype("timedelta64[ns]")))
+    return dataset.drop_vars(names).assign_coords(lead_time=(lead.dims, _timedeltas(lead)))
 
 
 def _check_times(times: np.ndarray, where: str) -> None:

@@ -15,7 +15,14 @@ import xarray as xr
 from data.errors import InputError
 from data.files import open_file
 from data.grid import Grid
-from data.layout import Field, find_fields, in_table_order, known_grid, to_house_layout
+from data.layout import (
+    Field,
+    find_fields,
+    in_table_order,
+    known_grid,
+    series_by_init_time,
+    to_house_layout,
+)
 from data.state import State, from_dataset
 
 _CHUNK_BYTES = 2**24
@@ -60,6 +67,25 @@ class Source(Protocol):
         ...
 
 
+def open_forecasts(path: str | Path) -> list[Source]:
+    """The forecasts in a file of any layout, as one source in valid time for each init time.
+
+    Each says how far ahead it is by a coordinate `lead_time`. Only coordinates and attributes are
+    read.
+
+    Raises
+    ------
+    InputError, MissingExtraError
+        As `open_source`.
+    """
+    where = str(path)
+    series: dict[int, list[xr.Dataset]] = {}
+    for dataset in open_file(path):
+        for place, one in enumerate(series_by_init_time(dataset)):
+            series.setdefault(place, []).append(to_house_layout(one, where, forecasts=True))
+    return [_source_of(datasets, where) for datasets in series.values()]
+
+
 def open_source(path: str | Path) -> Source:
     """The source in a zarr store, NetCDF or GRIB file, in any layout of `data.layout`.
 
@@ -78,10 +104,14 @@ def open_source(path: str | Path) -> Source:
         If it is a GRIB file and the extra ``grib`` is not installed.
     """
     where = str(path)
+    return _source_of([to_house_layout(dataset, where) for dataset in open_file(path)], where)
+
+
+def _source_of(datasets: Sequence[xr.Dataset], where: str) -> FileSource:
+    """The source of datasets in the house's layout; InputError if no channel is in them."""
     fields: dict[str, Field] = {}
     found: list[str] = []
-    for dataset in open_file(path):
-        dataset = to_house_layout(dataset, where)
+    for dataset in datasets:
         fields |= find_fields(dataset, where)
         found += map(str, dataset.data_vars)
     if not fields:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from data.source import open_source
+from data.source import open_forecasts
 from pipelines.truths import SERIES
 
 
@@ -31,9 +31,9 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
             raise StoreError(f"{paths[0]}: cannot be opened: {error}") from error
     by_channel: dict[str, list[xr.DataArray]] = {}
     for path in paths:
-        source = open_source(path)
-        for name, array in source.dataset().items():
-            by_channel.setdefault(str(name), []).append(_by_init_time(array, str(path)))
+        for source in open_forecasts(path):
+            for name, array in source.dataset().items():
+                by_channel.setdefault(str(name), []).append(_by_init_time(array, str(path)))
     arrays = {name: _joined(name, parts, paths) for name, parts in by_channel.items()}
     try:
         dataset = xr.merge([arrays], join="exact", compat="override")

@@ -37,7 +37,9 @@ def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
         if ".csv" in path.suffixes:
             return pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except ImportError as error:
-        raise MissingExtraError(f"{path}: Parquet needs `pip install 'myriadcast[tables]'`") from error
+        raise MissingExtraError(
+            f"{path}: Parquet needs `pip install 'myriadcast[tables]'`"
+        ) from error
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error
     raise InputError(f"{path}: tables are .parquet or .csv files")

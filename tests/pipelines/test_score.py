@@ -220,3 +220,30 @@ def test_mogreps_has_its_published_standard_crps(tmp_path):
         np.testing.assert_allclose(by_date.sel(channel=name), values, atol=5e-4)
     assert found.scores.region.values.tolist() == ["all"]
     assert (found.scores.crps < found.scores.crps_standard).sel(forecast="ensemble").all()
+
+
+@pytest.mark.parametrize("layout", ["ours", "reference time and step", "one init time"])
+def test_every_lead_of_an_ensemble_in_a_file_is_scored(verified, tmp_path, layout):
+    with xr.open_zarr(verified.forecast, consolidated=False, decode_timedelta=True) as store:
+        cut = store[["t850"]].isel(init_time=slice(0, 3)).load().drop_encoding()
+    cut = cut.drop_vars(["checkpoint", "pair", "completed"])
+    if layout == "reference time and step":
+        cut = cut.rename(init_time="time", lead_time="step")
+    elif layout == "one init time":
+        cut = cut.isel(init_time=0)
+        cut = cut.assign_coords(time=("lead_time", cut.valid_time.values)).drop_vars("valid_time")
+        cut = cut.swap_dims(lead_time="time").drop_vars("init_time")
+    cut.to_netcdf(tmp_path / "cut.nc")
+    found = score(tmp_path / "cut.nc", verified.truth, tmp_path / "scores").scores.crps_fair
+    whole = Sums.load(_scored(verified, tmp_path) / "sums.zarr")
+    inits = slice(0, 1 if layout == "one init time" else 3)
+    expected = CRPS_FAIR.of(whole, over=()).sel(forecast="ensemble", channel="t850")
+    expected = expected.isel(init_time=inits).mean("init_time")
+    found = found.sel(forecast="ensemble", channel="t850")
+    assert found.sizes["lead_time"] == 4
+    np.testing.assert_allclose(found, expected.transpose(*found.dims), rtol=1e-6)
+
+
+def _scored(verified, folder: Path) -> Path:
+    score(verified.forecast, verified.truth, folder / "whole")
+    return folder / "whole"
