@@ -67,7 +67,7 @@ class Settings(BaseModel):
 
 
 class InitTimes(Settings):
-    """Init times at equal intervals, both ends included."""
+    """Init times at equal intervals from the first on, the last included where they reach it."""
 
     first: Time
     last: Time

@@ -117,14 +117,16 @@ def lead_panel(
     alt : str
         What the panel shows, for those who cannot see it.
     level : float or None
-        A value to mark by a horizontal line, such as a ratio of 1.
+        A value to mark by a horizontal line, such as a ratio of 1; three times it is the highest
+        value shown.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _panel()
         _draw_lines(axes, lead_times, lines)
         if level is not None:
             axes.axhline(level, color=_COLOURS["ink"], linewidth=0.9)
-        axes.set_ylim(0, max(axes.get_ylim()[1], 1.5 * (level or 0)))
+        highest = axes.get_ylim()[1]
+        axes.set_ylim(0, highest if level is None else np.clip(highest, 1.5 * level, 3 * level))
         return _svg(figure, alt)
 
 

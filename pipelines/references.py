@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.climatology import Climatology
-from data.errors import InputError
+from data.errors import ConfigurationError, InputError
 from data.grid import Grid
 from pipelines.experiment import Experiment
 from pipelines.plan import Plan
@@ -40,15 +40,17 @@ def check_references(plan: Plan) -> None:
 
 
 def check_truth_times(experiment: Experiment) -> None:
-    """Refuse a truth that says nothing of the time that is forecast.
+    """Refuse to forecast what is to be scored at once if there is no truth for it.
 
     Raises
     ------
+    ConfigurationError
+        If the experiment names no truth.
     InputError
         If it has no time between an init time and the end of its forecast.
     """
     if experiment.truth is None:
-        return
+        raise ConfigurationError("truth: is needed to score; the experiment names none")
     times = np.concatenate([one.times for one in Truths.open(experiment.truth).sources])
     length = np.timedelta64(experiment.lead_time, "h")
     inits = experiment.init_times

@@ -21,7 +21,8 @@ from scoring.intervals import (
 from scoring.members import BestMemberError, ExpectedOutlier, Gain, closest_member
 from scoring.multivariate import EnergyScore, VariogramScore
 from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
-from scoring.quantiles import Quantiles, ensemble_quantiles
+from scoring.quantiles import LINEAR, WEIBULL, Quantiles, ensemble_quantiles
+from scoring.rank import RankHistogram
 from scoring.regions import REGIONS, Band, Box, Mask, region_weights, season_weights
 from scoring.reliability import (
     consistency_band,
@@ -41,11 +42,13 @@ __all__ = [
     "DISCRETE",
     "EXACT",
     "FAIR",
+    "LINEAR",
     "OMIT",
     "PROPAGATE",
     "REGIONS",
     "STANDARD",
     "STRATIFIED",
+    "WEIBULL",
     "Above",
     "AlmostFair",
     "Band",
@@ -69,6 +72,7 @@ __all__ = [
     "OutcomeWeightedCRPS",
     "QuantileScore",
     "Quantiles",
+    "RankHistogram",
     "RankedProbabilityScore",
     "Reference",
     "Score",

@@ -288,3 +288,20 @@ def test_a_member_that_does_not_exist_is_named(world: World, tmp_path: Path) -> 
     assert result.exit_code == 4
     assert "99" in result.stderr
     assert not (tmp_path / "member.nc").exists()
+
+
+def test_a_pattern_stands_for_the_files_it_matches(world: World, tmp_path: Path) -> None:
+    result = myriad(
+        "score", "--forecast", tmp_path / "fc*.nc", "--truth", world.folder / "truth.zarr",
+        "--output", tmp_path / "scores",
+    )  # fmt: skip
+    assert result.exit_code == 3
+    assert "fc*.nc: matches no file" in result.stderr
+
+
+def test_all_needs_a_truth_before_it_forecasts(world: World) -> None:
+    path = world.experiment("untold", truth=None)
+    result = myriad("all", path, "--runs", world.runs)
+    assert result.exit_code == 4
+    assert "truth" in result.stderr
+    assert not (world.runs / "untold").exists()
