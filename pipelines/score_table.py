@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from data.channel import channel
+from data.errors import InputError
 from pipelines.labels import SOURCE
 from pipelines.members import ALL_MEMBERS, Members, is_stratified
 from pipelines.verification import Verification
@@ -71,7 +72,13 @@ def headline(sums: Sums) -> Score:
 def scores_from(
     sums: Sums, pair: Verification, regions: tuple[str, ...], members: Members = ALL_MEMBERS
 ) -> xr.Dataset:
-    """All scores that the sums allow, averaged over init times, with labels and notes."""
+    """All scores that the sums allow, averaged over init times, with labels and notes.
+
+    Raises
+    ------
+    InputError
+        If a channel has no score at any lead.
+    """
     scores = {score.name: score.of(sums) for score in _wanted(sums) if score.can_be_had(sums)}
     for score in _ENSEMBLE_CRPS:
         if score.name in scores:
@@ -93,6 +100,8 @@ def scores_from(
     )
     own = {name: _own_crps(name, sums) for name in order["forecast"]}
     dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...), own)
+    judged = order["forecast"][0]
+    _check_scored(dataset[own[judged]].sel(forecast=judged), pair)
     return dataset.assign_coords(
         units=("channel", [channel(name).units for name in pair.channels]),
         crps_estimator=("forecast", [_estimator(name, dataset[own[name]]) for name in own]),
@@ -102,6 +111,16 @@ def scores_from(
         weights="area" if regions[0] != "all" else "equal",
         notes=[*pair.notes, *_dependence(pair)],
     )
+
+
+def _check_scored(crps: xr.DataArray, pair: Verification) -> None:
+    """Refuse a channel that would be left out because a value is missing at every lead."""
+    for name in pair.channels:
+        if not np.isfinite(crps.sel(channel=name)).any():
+            raise InputError(
+                f"{pair.where}: {name} has missing values at every lead, so that no score can be "
+                "had; missing members can be left out with `--missing omit`"
+            )
 
 
 def _own_crps(forecast: str, sums: Sums) -> str:

@@ -56,8 +56,7 @@ class ExpectedOutlier(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, size)"""
-        zero = np.zeros(tile.truth.shape, tile.deviations.dtype)
-        below, above = tile.count_below(zero), tile.size - tile.count_not_above(zero)
+        below, above = tile.origin.below[:, 0], tile.size - tile.origin.not_above[:, 0]
         chances = np.stack([_all_among(tile.size, size) for size in self.sizes], axis=-1)
         return chances[below] + chances[above]
 

@@ -14,6 +14,7 @@ from pipelines.labels import open_labelled
 from pipelines.score import ScoreSettings, score
 from pipelines.score_table import ScoreResult
 from scoring.score import CRPS_FAIR, CRPS_STANDARD
+from scoring.statistic import OMIT, PROPAGATE
 from scoring.sums import Sums
 
 AREA = Grid("legendre-gauss", 8, 16).area_weights
@@ -247,3 +248,17 @@ def test_every_lead_of_an_ensemble_in_a_file_is_scored(verified, tmp_path, layou
 def _scored(verified, folder: Path) -> Path:
     score(verified.forecast, verified.truth, folder / "whole")
     return folder / "whole"
+
+
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT])
+def test_a_channel_whose_values_are_all_missing_is_an_error(verified, tmp_path, missing):
+    with xr.open_zarr(verified.forecast, consolidated=False, decode_timedelta=True) as store:
+        gone = store.load().drop_encoding()
+    gone["z500"] = gone.z500 * np.nan
+    gone.to_zarr(tmp_path / "gone.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(InputError, match="z500 has missing values at every lead"):
+        score(
+            tmp_path / "gone.zarr", verified.truth, tmp_path / "scores",
+            settings=ScoreSettings(missing=missing),
+        )  # fmt: skip
+    assert not (tmp_path / "scores" / "scores.zarr").exists()
