@@ -1,9 +1,10 @@
 """Scores of an ensemble that is never all present: one block of members after the other.
 
 Moments of the whole ensemble are exact: they merge. The mean absolute difference between members
-does not, so the CRPS is the mean over blocks of the CRPS within each. A fair estimator has the
-same expectation for any number of members, so this is unbiased, and with 128 members or more in
-a block the noise it adds is small. That holds only if each block is a fair picture of the
+does not, so the CRPS is the mean over blocks of the CRPS within each. An estimator that is fair to
+the members, the stratified one where they depend on each other, has the same expectation for any
+number of them, so this is unbiased, and with 128 members or more in a block the noise it adds is
+small. That holds only if each block is a fair picture of the
 ensemble: in the order of their checkpoints the first 128 members are one checkpoint, and where
 checkpoints have offsets the CRPS is wrong by tenths. Blocks must therefore hold every checkpoint
 in its share, unless the members are declared exchangeable.
