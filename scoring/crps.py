@@ -15,7 +15,7 @@ import numpy as np
 
 from data.errors import InputError
 from scoring.statistic import Statistic
-from scoring.tile import Structure, Tile, rank_weights
+from scoring.tile import Structure, Tile, TooFewMembersError, rank_weights
 
 
 class Sample(Protocol):
@@ -168,7 +168,7 @@ class Stratified:
             apart = centred[..., first].astype(np.float64) - centred[..., second]
             admissible = members.size * (members.size - 1) - 2 * first.size
             if admissible == 0:
-                raise InputError(
+                raise TooFewMembersError(
                     f"the stratified CRPS needs two independent members in every group, found "
                     f"members {members.tolist()} (by position) alone or only paired"
                 )

@@ -21,7 +21,7 @@ import xarray as xr
 from data.errors import InputError
 from scoring.pieces import PIECE_BYTES, pieces
 from scoring.thresholds import Reference, matched
-from scoring.tile import Structure, Tile, three_axes, tiles
+from scoring.tile import Structure, Tile, TooFewMembersError, three_axes, tiles
 
 _LONGEST_KEY = 80
 
@@ -96,8 +96,13 @@ class Omit:
         shape = [axis.size for axis in statistic.labels.values()]
         values = np.full((tile.truth.size, *shape), np.nan)
         for cells, part in tile.parts:
-            if part.size >= statistic.minimum_members:
+            if part.size < statistic.minimum_members:
+                continue
+            try:
                 values[cells] = statistic.of_tile(part)
+            except TooFewMembersError:
+                if part.size == tile.size:  # not for want of those left out
+                    raise
         return values
 
 

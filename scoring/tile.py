@@ -29,6 +29,10 @@ _LONGEST = 128  # members summed in their own precision
 _SLAB = 64  # members moved at a time where members are not contiguous
 
 
+class TooFewMembersError(InputError):
+    """These members, as they depend on each other, do not make up what a statistic needs."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """Which members depend on each other.

@@ -269,6 +269,21 @@ def test_omitting_keeps_who_depends_on_whom():
             np.testing.assert_allclose(found[time], expected[0], rtol=1e-12, atol=1e-12)
 
 
+def test_a_cell_where_only_a_pair_is_left_has_no_stratified_score():
+    forecast, truth = arrays()
+    structure = Structure(np.zeros(10, int), np.array([-1, -1, 0, 0, 1, 1, 2, 2, 3, 3]))
+    expected = value(CRPS(STRATIFIED), forecast, truth, structure=structure)
+    gaps = forecast.copy()
+    gaps[1, [0, 1, 4, 5, 6, 7, 8, 9]] = np.nan
+    found = value(CRPS(STRATIFIED), gaps, truth, structure=structure, missing=OMIT)
+    assert np.isnan(found[1]).all()
+    kept = [0, 2, 3]
+    np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-12)
+    paired = Structure(np.zeros(2, int), np.zeros(2, int))
+    with pytest.raises(InputError, match="two independent members"):
+        value(CRPS(STRATIFIED), forecast[:, 2:4], truth, structure=paired)
+
+
 @pytest.mark.parametrize("missing", [PROPAGATE, OMIT], ids=["propagate", "omit"])
 @each_statistic
 def test_a_missing_reference_makes_its_cell_missing(statistic, missing):
