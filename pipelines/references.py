@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from data.climatology import Climatology
 from data.errors import ConfigurationError, InputError
-from data.grid import Grid
 from pipelines.experiment import Experiment
 from pipelines.plan import Plan
-from pipelines.truths import Truths
+from pipelines.truths import Truths, open_climatology
 
 
 def check_references(plan: Plan) -> None:
@@ -26,17 +22,17 @@ def check_references(plan: Plan) -> None:
     """
     experiment, layout = plan.ensemble.experiment, plan.layout
     if experiment.climatology is not None:
-        climatology = Climatology(experiment.climatology)
-        missing = [name for name in layout.channels if name not in climatology.channels]
-        if missing:
-            raise InputError(f"{experiment.climatology}: channel {missing[0]!r} is missing")
-        _check_grid(experiment.climatology, climatology.grid, layout.grid)
+        open_climatology(experiment.climatology, layout.channels, layout.grid, "the forecast")
     if experiment.truth is not None:
         truths = Truths.open(experiment.truth)
         for name in layout.channels:
             truths.times(name)
         for source in truths.sources:
-            _check_grid(experiment.truth, source.grid, layout.grid)
+            if source.grid != layout.grid:
+                raise InputError(
+                    f"{experiment.truth}: lies on the grid {source.grid}, the forecast on "
+                    f"{layout.grid}"
+                )
 
 
 def check_truth_times(experiment: Experiment) -> None:
@@ -59,8 +55,3 @@ def check_truth_times(experiment: Experiment) -> None:
             f"{experiment.truth}: has no time that is forecast, from {inits[0]} to "
             f"{inits[-1] + length}"
         )
-
-
-def _check_grid(path: Path, found: Grid | None, expected: Grid) -> None:
-    if found != expected:
-        raise InputError(f"{path}: lies on the grid {found}, the forecast on {expected}")

@@ -10,13 +10,13 @@ import numpy as np
 import xarray as xr
 
 from data.climatology import Climatology
-from data.errors import InputError, StoreError
+from data.errors import StoreError
 from pipelines.channel_sums import ChannelSums
 from pipelines.labels import check_replaceable, replace_whole, write_labelled
 from pipelines.members import ALL_MEMBERS, Members
 from pipelines.score_table import ScoreResult, scores_from, tidy
 from pipelines.tally import Tally
-from pipelines.truths import Paths, Series, Truths
+from pipelines.truths import Paths, Series, Truths, open_climatology
 from pipelines.verification import Verification, VerificationSettings, open_verification
 from scoring.regions import REGIONS, Region
 from scoring.statistic import PROPAGATE, Missing
@@ -83,7 +83,9 @@ def score(
     """
     settings = settings or ScoreSettings()
     pair = open_verification(forecast, truth, settings.channels or None)
-    climate = None if climatology is None else _climatology(climatology, pair)
+    climate = None
+    if climatology is not None:
+        climate = open_climatology(climatology, pair.channels, pair.grid(), pair.where)
     analyses = None if analysis is None else _analyses(analysis, pair)
     weights = pair.weights(settings.regions, settings.mask)
     _check_writable(output)
@@ -95,17 +97,6 @@ def score(
     replace_whole(output / "sums.zarr", sums.save)
     replace_whole(output / "scores.csv", lambda draft: table.to_csv(draft, index=False))
     return result
-
-
-def _climatology(path: Path, pair: Verification) -> Climatology:
-    """The climatology, if it holds every channel on the forecast's grid."""
-    found = Climatology(path)
-    missing = [name for name in pair.channels if name not in found.channels]
-    if missing:
-        raise InputError(f"{path}: channel {missing[0]!r} is missing")
-    if found.grid != pair.grid():
-        raise InputError(f"{path}: lies on the grid {found.grid}, {pair.where} on {pair.grid()}")
-    return found
 
 
 def _analyses(paths: Paths, pair: Verification) -> Truths:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from data.climatology import Climatology
 from data.errors import InputError
+from data.grid import Grid
 from data.source import Source, open_source
 from data.state import check_bounds
 
@@ -123,6 +125,25 @@ def _first_member(array: xr.DataArray) -> xr.DataArray:
 def cell_dims(array: xr.DataArray) -> tuple[str, ...]:
     """The dimensions that are not init time, number or lead time."""
     return tuple(str(dim) for dim in array.dims if dim not in (*SERIES, "time"))
+
+
+def open_climatology(
+    path: Path, channels: Sequence[str], grid: Grid | None, where: str
+) -> Climatology:
+    """The climatology, if it holds every channel on the grid of the forecast `where`.
+
+    Raises
+    ------
+    InputError
+        If it does not.
+    """
+    found = Climatology(path)
+    missing = [name for name in channels if name not in found.channels]
+    if missing:
+        raise InputError(f"{path}: channel {missing[0]!r} is missing")
+    if found.grid != grid:
+        raise InputError(f"{path}: lies on the grid {found.grid}, {where} on {grid}")
+    return found
 
 
 def listed(paths: Paths) -> list[Path | str]:

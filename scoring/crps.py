@@ -182,8 +182,19 @@ FAIR = Fair()
 STRATIFIED = Stratified()
 
 
+class Estimated(Statistic):
+    """A statistic with an estimator, which says how many members it needs."""
+
+    estimator: Estimator
+
+    @property
+    def minimum_members(self) -> int:
+        """Fewest members that the estimator is defined for."""
+        return self.estimator.minimum_members
+
+
 @dataclass(frozen=True)
-class CRPS(Statistic):
+class CRPS(Estimated):
     """Continuous ranked probability score, S - c G / 2, in the unit of the forecast.
 
     Parameters
@@ -193,11 +204,6 @@ class CRPS(Statistic):
     """
 
     estimator: Estimator = FAIR
-
-    @property
-    def minimum_members(self) -> int:
-        """Fewest members that the estimator is defined for."""
-        return self.estimator.minimum_members
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""

@@ -21,7 +21,27 @@ from scoring.tile import Tile
 
 
 @dataclass(frozen=True)
-class ExpectedOutlier(Statistic):
+class _OfSizes(Statistic):
+    """What members drawn without replacement are expected to give, for each number of them."""
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.sizes)
+
+    @property
+    def minimum_members(self) -> int:
+        """The largest size."""
+        return max(self.sizes)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The sizes."""
+        return {"size": np.array(self.sizes)}
+
+
+@dataclass(frozen=True)
+class ExpectedOutlier(_OfSizes):
     """Probability that the truth lies outside all of m members drawn without replacement.
 
     With b members below the truth and a above it, [C(b, m) + C(a, m)] / C(M, m). On average
@@ -39,21 +59,6 @@ class ExpectedOutlier(Statistic):
         If there is no size, or one below 1.
     """
 
-    sizes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        _check_sizes(self.sizes)
-
-    @property
-    def minimum_members(self) -> int:
-        """The largest size."""
-        return max(self.sizes)
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """The sizes."""
-        return {"size": np.array(self.sizes)}
-
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, size)"""
         below, above = tile.origin.below[:, 0], tile.size - tile.origin.not_above[:, 0]
@@ -62,7 +67,7 @@ class ExpectedOutlier(Statistic):
 
 
 @dataclass(frozen=True)
-class BestMemberError(Statistic):
+class BestMemberError(_OfSizes):
     """Expected error of the best of m members drawn without replacement, min |x_i - y|.
 
     With |d|_(1) <= ... <= |d|_(M), sum_i |d|_(i) C(M - i, m - 1) / C(M, m). Its null value is
@@ -78,21 +83,6 @@ class BestMemberError(Statistic):
     InputError
         If there is no size, or one below 1.
     """
-
-    sizes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        _check_sizes(self.sizes)
-
-    @property
-    def minimum_members(self) -> int:
-        """The largest size."""
-        return max(self.sizes)
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """The sizes."""
-        return {"size": np.array(self.sizes)}
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, size)"""

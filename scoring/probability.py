@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from scoring.crps import FAIR, Estimator, kernel_score
+from scoring.crps import FAIR, Estimated, Estimator, kernel_score
 from scoring.statistic import Statistic
 from scoring.thresholds import Reference, Thresholds
 from scoring.tile import Structure, Tile
@@ -45,7 +45,7 @@ class Exceedance(Statistic):
 
 
 @dataclass(frozen=True)
-class BrierScore(Statistic):
+class BrierScore(Estimated):
     """Brier score of the event to exceed each threshold (Ferro, 2014, doi:10.1002/qj.2270).
 
     Parameters
@@ -58,11 +58,6 @@ class BrierScore(Statistic):
 
     thresholds: Thresholds
     estimator: Estimator = FAIR
-
-    @property
-    def minimum_members(self) -> int:
-        """Fewest members that the estimator is defined for."""
-        return self.estimator.minimum_members
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -81,7 +76,7 @@ class BrierScore(Statistic):
 
 
 @dataclass(frozen=True)
-class RankedProbabilityScore(Statistic):
+class RankedProbabilityScore(Estimated):
     """Sum over the edges between categories of the Brier score of exceeding them (Epstein, 1969,
     doi:10.1175/1520-0450(1969)008<0985:ASSFPF>2.0.CO;2); not divided by their number.
 
@@ -95,11 +90,6 @@ class RankedProbabilityScore(Statistic):
 
     edges: Thresholds
     estimator: Estimator = FAIR
-
-    @property
-    def minimum_members(self) -> int:
-        """Fewest members that the estimator is defined for."""
-        return self.estimator.minimum_members
 
     @property
     def references(self) -> tuple[Reference, ...]:

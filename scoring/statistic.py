@@ -183,6 +183,11 @@ def evaluate(
             labels = found.shape[len(here) :]
             whole = arrays.setdefault(statistic, np.empty(cells.shape + labels))
             whole[here] = found
+    return _labelled(arrays, cells)
+
+
+def _labelled(arrays: Mapping[Statistic, np.ndarray], cells: xr.DataArray) -> xr.Dataset:
+    """Values of each statistic as variables on the cells, with its own labels."""
     variables = {}
     coordinates: dict[Hashable, object] = dict(cells.coords)
     for statistic, values in arrays.items():

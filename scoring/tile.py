@@ -247,14 +247,6 @@ class Tile:
         """The members at some positions of their order, counted from 0, (cell, position)."""
         return self.deviations[:, positions].astype(np.float64)
 
-    def count_below(self, deviation: np.ndarray) -> np.ndarray:
-        """How many members lie strictly below each `deviation`, (cell, ...) int."""
-        return self.count_not_above(np.nextafter(deviation, -np.inf))
-
-    def count_not_above(self, deviation: np.ndarray) -> np.ndarray:
-        """How many members lie at or below each `deviation`, (cell, ...) int."""
-        return count_not_above(self.padded, deviation.astype(self.dtype, copy=False), self.size)
-
     @cached_property
     def parts(self) -> list[tuple[np.ndarray, Tile]]:
         """Cells with the same members there, and the tile of these members; others have none."""

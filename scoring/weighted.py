@@ -17,8 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import InputError
-from scoring.crps import FAIR, Estimator, kernel_score
-from scoring.statistic import Statistic
+from scoring.crps import FAIR, Estimated, Estimator, kernel_score
 from scoring.thresholds import Reference, Thresholds
 from scoring.tile import Structure, Tile
 
@@ -76,14 +75,8 @@ class Weight(Protocol):
 
 
 @dataclass(frozen=True)
-class Above:
-    """Values above a threshold t: v(z) = max(z, t).
-
-    Parameters
-    ----------
-    thresholds : Thresholds
-        One score each.
-    """
+class _OneSided:
+    """A weight with one threshold for each score."""
 
     thresholds: Thresholds
 
@@ -96,6 +89,17 @@ class Above:
     def references(self) -> tuple[Reference, ...]:
         """Of the thresholds."""
         return self.thresholds.references
+
+
+@dataclass(frozen=True)
+class Above(_OneSided):
+    """Values above a threshold t: v(z) = max(z, t).
+
+    Parameters
+    ----------
+    thresholds : Thresholds
+        One score each.
+    """
 
     def error_sum(self, tile: Tile) -> np.ndarray:
         """(cell, threshold)"""
@@ -122,7 +126,7 @@ class Above:
 
 
 @dataclass(frozen=True)
-class Below:
+class Below(_OneSided):
     """Values at or below a threshold t: v(z) = min(z, t).
 
     Parameters
@@ -130,18 +134,6 @@ class Below:
     thresholds : Thresholds
         One score each.
     """
-
-    thresholds: Thresholds
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """Of the thresholds."""
-        return self.thresholds.labels
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Of the thresholds."""
-        return self.thresholds.references
 
     def error_sum(self, tile: Tile) -> np.ndarray:
         """(cell, threshold)"""
@@ -232,7 +224,25 @@ class Between:
 
 
 @dataclass(frozen=True)
-class ThresholdWeightedCRPS(Statistic):
+class _WeightedCRPS(Estimated):
+    """A CRPS for each threshold of a weight."""
+
+    weight: Weight
+    estimator: Estimator = FAIR
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Of the weight."""
+        return self.weight.labels
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Of the weight."""
+        return self.weight.references
+
+
+@dataclass(frozen=True)
+class ThresholdWeightedCRPS(_WeightedCRPS):
     """CRPS of v(members) and v(truth), in the unit of the forecast: the integral of the squared
     difference of distributions over the values that matter.
 
@@ -244,31 +254,13 @@ class ThresholdWeightedCRPS(Statistic):
         `FAIR` (default), `STANDARD`, `STRATIFIED`, ...
     """
 
-    weight: Weight
-    estimator: Estimator = FAIR
-
-    @property
-    def minimum_members(self) -> int:
-        """Fewest members that the estimator is defined for."""
-        return self.estimator.minimum_members
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """Of the weight."""
-        return self.weight.labels
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Of the weight."""
-        return self.weight.references
-
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, threshold)"""
         return kernel_score(_Chained(tile, self.weight), self.estimator)
 
 
 @dataclass(frozen=True)
-class OutcomeWeightedCRPS(Statistic):
+class OutcomeWeightedCRPS(_WeightedCRPS):
     """CRPS of the members within the weight where the truth is within it, 0 where it is not.
 
     NaN where the truth is within and fewer members are than the estimator needs.
@@ -280,24 +272,6 @@ class OutcomeWeightedCRPS(Statistic):
     estimator : Estimator
         `FAIR` (default), `STANDARD`, `AlmostFair`; there is no stratified one.
     """
-
-    weight: Weight
-    estimator: Estimator = FAIR
-
-    @property
-    def minimum_members(self) -> int:
-        """Fewest members that the estimator is defined for."""
-        return self.estimator.minimum_members
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """Of the weight."""
-        return self.weight.labels
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Of the weight."""
-        return self.weight.references
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell, threshold)"""
