@@ -58,11 +58,9 @@ def evaluate_tensor(
         If shapes do not fit, a reference is not there, or there are too few members.
     """
     members = forecast.movedim(dim, -1)
-    if truth.shape != members.shape[:-1]:
-        raise InputError(
-            f"truth has shape {tuple(truth.shape)}, the forecast's cells have "
-            f"{tuple(members.shape[:-1])}"
-        )
+    cells = tuple(members.shape[:-1])
+    if tuple(truth.shape) != cells:
+        raise InputError(f"truth has shape {tuple(truth.shape)}, the forecast's cells have {cells}")
     size = members.shape[-1]
     references = references or {}
     check_needs(statistics, size, references)

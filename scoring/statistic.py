@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b
@@ -161,29 +161,33 @@ def evaluate(
         forecast = forecast.expand_dims(member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
-    target = matched(truth, cells)
+    target = matched(truth, cells).values
     needed = {reference for statistic in statistics for reference in statistic.references}
     fields = {reference: reference.field(references or {}, cells) for reference in needed}
     _check_labels(statistics)
-    values, structure = target.values, _structure(forecast, member_dim)
+    structure = _structure(forecast, member_dim)
     arrays: dict[Statistic, np.ndarray] = {}
     for place in pieces(forecast, member_dim, memory):
         here = tuple(place[dim] for dim in cells.dims)
+        beside = {reference: field[here] for reference, field in fields.items()}
+        members = forecast.isel(place).values
         part = evaluate_arrays(
-            statistics,
-            forecast.isel(place).values,
-            values[here],
-            axis,
-            structure=structure,
-            missing=missing,
-            threads=threads,
-            references={reference: field[here] for reference, field in fields.items()},
+            statistics, members, target[here], axis, structure, missing, threads, beside
         )
-        for statistic, found in part.items():
-            labels = found.shape[len(here) :]
-            whole = arrays.setdefault(statistic, np.empty(cells.shape + labels))
-            whole[here] = found
+        _put(part, here, arrays, cells.shape)
     return _labelled(arrays, cells)
+
+
+def _put(
+    part: Mapping[Statistic, np.ndarray],
+    here: tuple[slice, ...],
+    arrays: dict[Statistic, np.ndarray],
+    shape: tuple[int, ...],
+) -> None:
+    """Put the values of some cells into those of all."""
+    for statistic, found in part.items():
+        labels = found.shape[len(here) :]
+        arrays.setdefault(statistic, np.empty(shape + labels))[here] = found
 
 
 def _labelled(arrays: Mapping[Statistic, np.ndarray], cells: xr.DataArray) -> xr.Dataset:
@@ -260,6 +264,18 @@ def evaluate_arrays(
     def cut(share: int) -> Iterator[tuple[slice, Tile]]:
         return tiles(blocks, target, structure, share, threads, references=beside)
 
+    _fill(results, cut, missing, threads)
+    return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
+
+
+def _fill(
+    results: Mapping[Statistic, np.ndarray],
+    cut: Callable[[int], Iterator[tuple[slice, Tile]]],
+    missing: Missing,
+    threads: int,
+) -> None:
+    """Evaluate all tiles, a share of them in each thread."""
+
     def work(share: int) -> None:
         for place, tile in cut(share):
             for statistic, values in results.items():
@@ -271,7 +287,6 @@ def evaluate_arrays(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(threads)))
-    return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
 
 
 def check_needs(
