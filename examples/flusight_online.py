@@ -3,6 +3,9 @@
 ``python examples/flusight_online.py FOLDER`` with the folder `flusight` (docs/calibration.md).
 Needs pyarrow. Starts from season 2023-24, goes through 2024-25 as if in real time: before each
 forecast it learns from weeks that ended before its reference date, and from nothing else.
+
+States rise and fall together. How far the months of a perfect forecaster would be from nominal, if
+its states had as much in common within a week and its weeks nothing, is drawn beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import norm
 
+from data.key import Key
 from scoring.adaptive import AdaptiveConformal
 from scoring.dates import Blend, Recent, SameSeason
 from scoring.online import Method, OnlineCalibration, calibrate_online
@@ -79,6 +84,45 @@ def coverage(quantiles: xr.DataArray, truth: xr.DataArray) -> list[xr.DataArray]
     return found
 
 
+def farthest(hits: list[xr.DataArray]) -> float:
+    """The most that the coverage of a month differs from nominal, over all intervals."""
+    months = [hit.groupby("init_time.month").mean(...) for hit in hits]
+    pairs = zip(months, CENTRAL_INTERVALS, strict=True)
+    return max(float(np.abs(month - level).max()) for month, level in pairs)
+
+
+def scores_of(quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """Where the truth lies in its forecast, as a normal deviate: standard normal if perfect."""
+    levels = quantiles["quantile"].values
+    below = ((quantiles < truth).sum("quantile") + (quantiles <= truth).sum("quantile")) / 2
+    bins = np.concatenate([[0.0], levels, [1.0]])
+    place = np.interp(below, np.arange(levels.size + 1), (bins[:-1] + bins[1:]) / 2)
+    known = truth.notnull() & quantiles.notnull().all("quantile")
+    return truth.copy(data=norm.ppf(place)).where(known)
+
+
+def perfect_months(scores: xr.DataArray, draws: int, key: Key) -> np.ndarray:
+    """Farthest months of a perfect forecaster whose states are as alike as these, (draw,).
+
+    A score is a part that all states of a week and lead share and a part of its own; shared parts
+    of the leads are correlated as found, those of different weeks are not.
+    """
+    shared, own = scores.mean("location"), scores.var("location").mean("init_time")
+    noise = own / scores.notnull().sum("location").mean("init_time")
+    share = np.maximum(shared.var("init_time") - noise, 0) / scores.var()
+    known = np.ma.masked_invalid(shared.transpose("init_time", "lead_time").values)
+    leads = np.linalg.cholesky(np.ma.corrcoef(known, rowvar=False).filled(0) + 1e-6 * np.eye(5))
+    generator, found = key.generator(), []
+    for _ in range(draws):
+        common = shared.copy(data=generator.standard_normal(known.shape) @ leads.T)
+        alone = scores.copy(data=generator.standard_normal(scores.shape))
+        drawn = (share**0.5 * common + (1 - share) ** 0.5 * alone).where(scores.notnull())
+        ends = [norm.ppf((1 + level) / 2) for level in CENTRAL_INTERVALS]
+        inside = [(np.abs(drawn) <= end).astype(float) for end in ends]
+        found.append(farthest([hit.where(drawn.notnull()) for hit in inside]))
+    return np.array(found)
+
+
 def main(folder: Path) -> None:
     """Print coverage over the season and by month of issue."""
     quantiles, truth = read(folder)
@@ -92,14 +136,15 @@ def main(folder: Path) -> None:
     for name, forecast in forecasts.items():
         hits = coverage(forecast, observed)
         score = float(quantile_score(forecast, observed).mean())
-        months = [hit.groupby("init_time.month").mean(...) for hit in hits]
-        by_month[name] = months
-        farthest = max(
-            float(np.abs(month - level).max())
-            for month, level in zip(months, CENTRAL_INTERVALS, strict=True)
-        )
+        by_month[name] = [hit.groupby("init_time.month").mean(...) for hit in hits]
         shares = " | ".join(f"{float(hit.mean()):.3f}" for hit in hits)
-        print(f"| {name} | {score:.1f} | {shares} | {farthest:.2f} |")
+        print(f"| {name} | {score:.1f} | {shares} | {farthest(hits):.2f} |")
+    scores = scores_of(forecasts[METHODS[0].name], observed)
+    drawn = perfect_months(scores, 400, Key(2026) / "perfect forecaster")
+    print(
+        f"\na perfect forecaster: farthest month {np.median(drawn):.2f} (median), within 0.05 in "
+        f"{(drawn <= 0.05).mean():.1%} of seasons"
+    )
     for name in list(forecasts)[:2]:
         print(f"\n| month: {name} | 50 % | 80 % | 90 % | 95 % |\n|---|---|---|---|---|")
         for month in (11, 12, 1, 2, 3, 4, 5):
