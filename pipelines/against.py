@@ -81,10 +81,7 @@ class Scored:
             for name in np.atleast_1d(weight.forecast.values)
         }
         chosen = self.sums.sel({"forecast": "ensemble" if "ensemble" in labels else "control"})
-        keys = [key for key, weight in chosen.weights.items() if (weight > 0).any()]
-        return Sums(
-            {key: chosen.totals[key] for key in keys}, {key: chosen.weights[key] for key in keys}
-        )
+        return chosen.only(key for key, weight in chosen.weights.items() if (weight > 0).any())
 
 
 @dataclass(frozen=True)

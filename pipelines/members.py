@@ -186,18 +186,21 @@ class MemberBlocks:
         """As `Members.evaluate`."""
         groups = self._groups(pair)[block.numbers]
         strata = EXCHANGEABLE if self.exchangeable else Strata.of(groups)
-        estimators = (FAIR, STRATIFIED) if is_stratified(pair) else (FAIR,)
+        stratified = is_stratified(pair)
         total, areas, control = None, [], None
         for places in stratified_blocks(groups, self.size):
             part = replace(block, numbers=block.numbers[places])
             members = pair.members(part)
-            structure = pair.structure(part.numbers)
-            scores = BlockScores.of(members, truth, structure, strata, estimators, missing, threads)
+            structure = Structure.independent(places.size)
+            if stratified:
+                structure = pair.structure(part.numbers)
+            scores = BlockScores.of(members, truth, structure, strata, missing, threads)
             total = scores if total is None else total + scores
             areas.append(area_means(members, shares))
             place = np.flatnonzero(pair.forecast.number.values[part.numbers] == 0)
             control = members[place] if place.size else control
-        return Evaluated(total.statistics(), np.concatenate(areas), control)
+        estimators = (FAIR, STRATIFIED) if stratified else (FAIR,)
+        return Evaluated(total.statistics(estimators), np.concatenate(areas), control)
 
     def _groups(self, pair: Verification) -> np.ndarray:
         count = pair.forecast.sizes["number"]

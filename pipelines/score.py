@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from data.climatology import Climatology
 from data.errors import StoreError
 from pipelines.channel_sums import ChannelSums
 from pipelines.labels import check_replaceable, replace_whole, write_labelled
+from pipelines.masks import fitted
 from pipelines.members import ALL_MEMBERS, Members
 from pipelines.score_table import ScoreResult, scores_from, tidy
 from pipelines.tally import Tally
 from pipelines.truths import Paths, Series, Truths, open_climatology
 from pipelines.verification import Verification, VerificationSettings, open_verification
+from scoring.identity import key_of
 from scoring.regions import REGIONS, Region
 from scoring.statistic import PROPAGATE, Missing
 from scoring.sums import Sums
@@ -48,6 +50,17 @@ class ScoreSettings(VerificationSettings):
     mask: xr.DataArray | None = None
     members: Members = ALL_MEMBERS
     threads: int = 1
+
+    def identity(self, pair: Verification, regions: Sequence[str]) -> dict[str, str]:
+        """What tells sums under these settings from others, by name."""
+        mask = None if self.mask is None else fitted(self.mask, pair.cells()).values
+        known = [name for name in regions if name in self.regions]
+        return {
+            "missing": key_of(self.missing),
+            "members": key_of(self.members),
+            "mask": "none" if mask is None else key_of(mask),
+            **{f"region {name}": key_of(self.regions[name]) for name in known},
+        }
 
 
 def score(
@@ -131,7 +144,8 @@ def _sums(
     settings: ScoreSettings,
 ) -> Sums:
     """Sums of the forecast and of what it is compared with."""
-    tally = Tally.of(pair, weights.region.values.tolist())
+    regions = weights.region.values.tolist()
+    tally = Tally.of(pair, regions, settings.identity(pair, regions))
     for name in pair.channels:
         one = ChannelSums(
             pair,

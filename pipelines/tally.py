@@ -24,6 +24,8 @@ class Tally:
     totals, weights : dict
         By statistic and forecast, (channel, region, init_time, lead_time, *labels), and without
         labels.
+    settings : mapping of str to str
+        Of the sums.
     """
 
     channels: Sequence[str]
@@ -32,12 +34,15 @@ class Tally:
     lead_times: np.ndarray
     totals: dict[tuple[Statistic, str], np.ndarray] = field(default_factory=dict)
     weights: dict[tuple[Statistic, str], np.ndarray] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pair: Verification, regions: Sequence[str]) -> Tally:
+    def of(
+        cls, pair: Verification, regions: Sequence[str], settings: Mapping[str, str] | None = None
+    ) -> Tally:
         """An empty one for a forecast."""
-        forecast = pair.forecast
-        return cls(pair.channels, regions, forecast.init_time.values, forecast.lead_time.values)
+        times = pair.forecast.init_time.values, pair.forecast.lead_time.values
+        return cls(pair.channels, regions, *times, settings=settings or {})
 
     def add_cells(
         self,
@@ -123,4 +128,4 @@ class Tally:
             weights[statistic.key] = xr.DataArray(
                 np.broadcast_to(weight, total.shape), known, tuple(known)
             )
-        return Sums(totals, weights)
+        return Sums(totals, weights, self.settings)

@@ -1,7 +1,8 @@
 """Scores, quantile aggregation, conformal calibration and significance; knows no models.
 
-Import what is slow to load from its own module: `scoring.spectra` and
-`scoring.device` need torch, `scoring.gaussian` compiles.
+Named scores (`RMSE`, `BIAS`, `ACC`, ...) are in `scoring.score`. Import what is
+slow to load from its own module: `scoring.spectra` and `scoring.device` need
+torch, `scoring.gaussian` compiles.
 """
 
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS, SubEnsemble
@@ -19,10 +20,20 @@ from scoring.intervals import (
     weighted_interval_score,
 )
 from scoring.members import BestMemberError, ExpectedOutlier, Gain, closest_member
+from scoring.moments import (
+    AbsoluteError,
+    EnsembleMean,
+    ExpectedSquaredError,
+    MeanError,
+    OfAreaMean,
+    SquaredError,
+    UnbiasedSquaredError,
+    Variance,
+)
 from scoring.multivariate import EnergyScore, VariogramScore
 from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
-from scoring.quantiles import LINEAR, WEIBULL, Quantiles, ensemble_quantiles
-from scoring.rank import RankHistogram
+from scoring.quantiles import LINEAR, WEIBULL, IntervalHits, Quantiles, ensemble_quantiles
+from scoring.rank import Outlier, Rank, RankHistogram
 from scoring.regions import REGIONS, Band, Box, Mask, region_weights, season_weights
 from scoring.reliability import (
     consistency_band,
@@ -30,11 +41,12 @@ from scoring.reliability import (
     murphy_decomposition,
     reliability_diagram,
 )
-from scoring.score import Score
+from scoring.score import Score, mean_of
 from scoring.significance import EqualWeightedCosine, StationaryBootstrap, false_discovery
 from scoring.statistic import OMIT, PROPAGATE, Statistic, evaluate
 from scoring.sums import Sums, merge
 from scoring.thresholds import Constants, Reference
+from scoring.tile import Structure
 from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
 
 __all__ = [
@@ -50,6 +62,7 @@ __all__ = [
     "STRATIFIED",
     "WEIBULL",
     "Above",
+    "AbsoluteError",
     "AlmostFair",
     "Band",
     "Below",
@@ -59,29 +72,40 @@ __all__ = [
     "BrierScore",
     "Constants",
     "EnergyScore",
+    "EnsembleMean",
     "EqualWeightedCosine",
     "Exceedance",
     "ExpectedCRPS",
     "ExpectedOutlier",
+    "ExpectedSquaredError",
     "ExtremeForecastIndex",
     "Gain",
+    "IntervalHits",
     "IntervalScore",
     "JointDistribution",
     "Mask",
+    "MeanError",
     "MemberIntervals",
+    "OfAreaMean",
     "OutcomeWeightedCRPS",
+    "Outlier",
     "QuantileScore",
     "Quantiles",
+    "Rank",
     "RankHistogram",
     "RankedProbabilityScore",
     "Reference",
     "Score",
     "ShiftOfTails",
+    "SquaredError",
     "StationaryBootstrap",
     "Statistic",
+    "Structure",
     "SubEnsemble",
     "Sums",
     "ThresholdWeightedCRPS",
+    "UnbiasedSquaredError",
+    "Variance",
     "VariogramScore",
     "WeightedIntervalScore",
     "closest_member",
@@ -96,6 +120,7 @@ __all__ = [
     "histogram_flatness",
     "interval_scores",
     "joint_distribution",
+    "mean_of",
     "merge",
     "murphy_decomposition",
     "quantile_scores",

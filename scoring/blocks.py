@@ -1,13 +1,17 @@
 """Scores of an ensemble that is never all present: one block of members after the other.
 
-Moments of the whole ensemble are exact: they merge. The mean absolute difference between members
-does not, so the CRPS is the mean over blocks of the CRPS within each. An estimator that is fair to
-the members, the stratified one where they depend on each other, has the same expectation for any
-number of them, so this is unbiased, and with 128 members or more in a block the noise it adds is
-small. That holds only if each block is a fair picture of the
-ensemble: in the order of their checkpoints the first 128 members are one checkpoint, and where
-checkpoints have offsets the CRPS is wrong by tenths. Blocks must therefore hold every checkpoint
-in its share, unless the members are declared exchangeable.
+Moments of the whole ensemble and the error of its members are exact: they merge. The differences
+between members do not: those of members in different blocks are never seen. What is seen stands
+for them. The mean difference between independent members, which the stratified CRPS needs, has the
+same expectation in a block as in the ensemble. The other estimators also count partners of a pair
+and members of one checkpoint, which have a larger or smaller share of the pairs within a block than
+of all pairs; both are kept apart and given the share that they have in the ensemble. So all are
+unbiased, and with 128 members or more in a block the noise is small.
+
+That holds only if each block is a fair picture of the ensemble: in the order of their checkpoints
+the first 128 members are one checkpoint, and where checkpoints have offsets the CRPS is wrong by
+tenths. Blocks must therefore hold every checkpoint in its share, unless the members are declared
+exchangeable.
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.crps import CRPS, FAIR, STRATIFIED, Estimator
+from scoring.crps import CRPS, FAIR, STRATIFIED, Estimator, groups_of, kernel_score
 from scoring.labels import SOURCE
 from scoring.moments import (
     AbsoluteError,
@@ -32,9 +37,12 @@ from scoring.moments import (
     Variance,
 )
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate_arrays
-from scoring.tile import Structure
+from scoring.tile import Structure, Tile
 
 FEWEST = 128
+_ARRAYS = (
+    "truth", "mean_error", "squares", "mean_absolute_error", "independent", "surplus",
+)  # fmt: skip
 _TOLERANCE = 0.05
 
 
@@ -105,6 +113,31 @@ def stratified_blocks(groups: np.ndarray, size: int = FEWEST) -> list[np.ndarray
 
 
 @dataclass(frozen=True)
+class _Differences(Statistic):
+    """S, and the two parts of the differences between members: see `BlockScores`."""
+
+    minimum_members: ClassVar[int] = 2
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The three."""
+        return {"part": np.arange(3)}
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell, part)"""
+        independent = FAIR.spread(tile)
+        surplus = -independent
+        if tile.structure.dependent:
+            groups = list(groups_of(tile))
+            surplus = sum(
+                group.partners - (group.size**2 - group.admissible) * group.apart
+                for group in groups
+            ) / tile.size  # fmt: skip
+            independent = (tile.difference_sum - tile.size * surplus) / tile.size**2
+        return np.stack([tile.mean_absolute_error, independent, surplus], axis=-1)
+
+
+@dataclass(frozen=True)
 class BlockScores:
     """What is known of an ensemble from the blocks of members seen so far; merges with `+`.
 
@@ -118,15 +151,20 @@ class BlockScores:
         (*cells), mean of member minus truth, float64.
     squares : numpy.ndarray
         (*cells), sum over members of (member - mean)^2, float64.
-    crps : mapping of Estimator to numpy.ndarray
-        (*cells), mean over blocks, weighted by their members, of the CRPS within a block.
+    mean_absolute_error : numpy.ndarray
+        (*cells), S, mean over members of |member - truth|, float64.
+    independent, surplus : numpy.ndarray
+        (*cells), parts of the differences between members, means over blocks weighted by their
+        members, float64: see `difference_sum`.
     """
 
     members: int
     truth: np.ndarray
     mean_error: np.ndarray
     squares: np.ndarray
-    crps: Mapping[Estimator, np.ndarray]
+    mean_absolute_error: np.ndarray
+    independent: np.ndarray
+    surplus: np.ndarray
 
     @classmethod
     def of(
@@ -135,7 +173,6 @@ class BlockScores:
         truth: np.ndarray,
         structure: Structure,
         strata: Strata,
-        estimators: Sequence[Estimator] = (FAIR,),
         missing: Missing = PROPAGATE,
         threads: int = 1,
     ) -> BlockScores:
@@ -151,8 +188,6 @@ class BlockScores:
             Checkpoints and pairs of the block's members.
         strata : Strata
             Of the whole ensemble; `EXCHANGEABLE` declares that any block will do.
-        estimators : sequence of Estimator
-            Of the CRPS; only `FAIR` and `STRATIFIED` do not depend on the size of the block.
         missing : Missing
             Must be `PROPAGATE`: blocks have no counts by cell.
         threads : int
@@ -161,24 +196,18 @@ class BlockScores:
         Raises
         ------
         InputError
-            If the block is no fair picture of the ensemble, or an estimator depends on its size.
+            If the block is no fair picture of the ensemble, or has no two independent members of
+            some checkpoint.
         """
         strata.check(structure.groups)
         if missing != PROPAGATE:
             raise InputError("blocks of members have no counts by cell: omit needs all members")
-        for estimator in estimators:
-            if estimator not in (FAIR, STRATIFIED):
-                raise InputError(
-                    f"the {estimator.name} CRPS of a block is not that of the ensemble; expected "
-                    f"{FAIR.name} or {STRATIFIED.name}"
-                )
-        scores = {estimator: CRPS(estimator) for estimator in estimators}
-        wanted = (MeanError(), Variance(), *scores.values())
+        wanted = (MeanError(), Variance(), _Differences())
         found = evaluate_arrays(wanted, forecast, truth, 0, structure, threads=threads)
         members = forecast.shape[0]
-        crps = {estimator: found[score] for estimator, score in scores.items()}
         squares = found[Variance()] * (members - 1)
-        return cls(members, np.asarray(truth), found[MeanError()], squares, crps)
+        parts = np.moveaxis(found[_Differences()], -1, 0)
+        return cls(members, np.asarray(truth), found[MeanError()], squares, *parts)
 
     def __add__(self, other: BlockScores) -> BlockScores:
         """Of the members of both, which must be different ones (Chan, Golub and LeVeque, 1983,
@@ -187,36 +216,62 @@ class BlockScores:
         Raises
         ------
         InputError
-            If the two have different truths or estimators.
+            If the two have different truths.
         """
-        if self.crps.keys() != other.crps.keys() or not np.array_equal(
-            self.truth, other.truth, equal_nan=True
-        ):
-            raise InputError("blocks of different truths or estimators cannot be merged")
+        if not np.array_equal(self.truth, other.truth, equal_nan=True):
+            raise InputError("blocks of different truths cannot be merged")
         members = self.members + other.members
         share = other.members / members
         apart = other.mean_error - self.mean_error
         between = apart**2 * (self.members * share)
-        crps = {
-            name: values + share * (other.crps[name] - values) for name, values in self.crps.items()
-        }
+
+        def mean(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+            return one + share * (two - one)
+
         return BlockScores(
             members,
             self.truth,
-            self.mean_error + share * apart,
+            mean(self.mean_error, other.mean_error),
             self.squares + other.squares + between,
-            crps,
+            mean(self.mean_absolute_error, other.mean_absolute_error),
+            mean(self.independent, other.independent),
+            mean(self.surplus, other.surplus),
         )
 
-    def statistics(self) -> dict[Statistic, np.ndarray]:
+    @property
+    def size(self) -> int:
+        """M, as estimators ask for it."""
+        return self.members
+
+    @property
+    def difference_sum(self) -> np.ndarray:
+        """Estimate of T = sum_ij |x_i - x_j| over the whole ensemble, (*cells), float64.
+
+        With n_k members and N_k admissible ordered pairs of group k, which lie D_k apart on
+        average, P the sum over ordered pairs of partners, and I the spread of the stratified CRPS,
+
+        T = M^2 I + M U,  M U = P - sum_k (n_k^2 - N_k) D_k.
+
+        I does not depend on the number of members, and nor does U, a sum over members of what
+        concerns each of them: both are `independent` and `surplus`, means over blocks.
+        """
+        return self.members**2 * self.independent + self.members * self.surplus
+
+    def crps(self, estimator: Estimator) -> np.ndarray:
+        """Estimate of the CRPS of the whole ensemble, (*cells), float64."""
+        if estimator == STRATIFIED:
+            return self.mean_absolute_error - self.independent / 2
+        return kernel_score(self, estimator)
+
+    def statistics(self, estimators: Sequence[Estimator] = (FAIR,)) -> dict[Statistic, np.ndarray]:
         """Values of all statistics that blocks allow, (*cells), float64.
 
-        Those of mean and variance are exact; the CRPS is estimated.
+        Those of mean and variance are exact; the CRPS, with these estimators, is estimated.
         """
         variance = self.squares / (self.members - 1)
         square = self.mean_error**2
         return {
-            **{CRPS(estimator): values for estimator, values in self.crps.items()},
+            **{CRPS(estimator): self.crps(estimator) for estimator in estimators},
             EnsembleMean(): self.mean_error + self.truth,
             MeanError(): self.mean_error,
             AbsoluteError(): np.abs(self.mean_error),
@@ -228,12 +283,7 @@ class BlockScores:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        arrays = {
-            "truth": self.truth,
-            "mean_error": self.mean_error,
-            "squares": self.squares,
-            **{CRPS(estimator).key: values for estimator, values in self.crps.items()},
-        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         dims = [f"cell_{axis}" for axis in range(self.truth.ndim)]
         attributes = {"members": self.members, "source": SOURCE}
         dataset = xr.Dataset({name: (dims, values) for name, values in arrays.items()})
@@ -250,15 +300,7 @@ class BlockScores:
         """
         try:
             with xr.open_zarr(path, consolidated=False) as dataset:
-                stored = dataset.load()
-                crps = {
-                    estimator: stored[CRPS(estimator).key].values
-                    for estimator in (FAIR, STRATIFIED)
-                    if CRPS(estimator).key in stored
-                }
-                names = ("truth", "mean_error", "squares")
-                return cls(
-                    int(stored.attrs["members"]), *(stored[name].values for name in names), crps
-                )
+                arrays = (dataset[name].values for name in _ARRAYS)
+                return cls(int(dataset.attrs["members"]), *arrays)
         except (FileNotFoundError, KeyError) as error:
             raise StoreError(f"{path}: no scores of blocks are there: {error}") from error

@@ -8,6 +8,7 @@ it (fair). Always say which one it is: at M = 10 they differ by a tenth of the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -159,22 +160,58 @@ class Stratified:
 
     def spread(self, sample: Sample) -> np.ndarray:
         """(cell, ...)"""
-        centred = sample.centred
+        if not sample.structure.dependent:
+            return FAIR.spread(sample)
         total = sample.difference_sum.copy()
-        for members, first, second in sample.structure.strata:
-            group = np.ascontiguousarray(centred[..., members])  # sorts twice as fast
-            group.sort(axis=-1)
-            within = 2 * (group.astype(np.float64) @ rank_weights(members.size))
-            apart = centred[..., first].astype(np.float64) - centred[..., second]
-            admissible = members.size * (members.size - 1) - 2 * first.size
-            if admissible == 0:
-                raise TooFewMembersError(
-                    f"the stratified CRPS needs two independent members in every group, found "
-                    f"members {members.tolist()} (by position) alone or only paired"
-                )
-            allowed = within - 2 * np.abs(apart).sum(axis=-1)
-            total += members.size**2 / admissible * allowed - within
+        for group in groups_of(sample):
+            total += group.size**2 * group.apart - (group.apart * group.admissible + group.partners)
         return total / sample.size**2
+
+
+@dataclass(frozen=True)
+class Group:
+    """How far the members of one group lie apart.
+
+    Attributes
+    ----------
+    size : int
+        Members, n_k.
+    admissible : int
+        Ordered pairs of independent members, N_k.
+    apart : numpy.ndarray
+        (cell, ...): mean over these of |x_i - x_j|, float64.
+    partners : numpy.ndarray
+        (cell, ...): sum of |x_i - x_j| over ordered pairs of partners, float64.
+    """
+
+    size: int
+    admissible: int
+    apart: np.ndarray
+    partners: np.ndarray
+
+
+def groups_of(sample: Sample) -> Iterator[Group]:
+    """The groups that members come in.
+
+    Raises
+    ------
+    TooFewMembersError
+        If a group has no two independent members.
+    """
+    centred = sample.centred
+    for members, first, second in sample.structure.strata:
+        admissible = members.size * (members.size - 1) - 2 * first.size
+        if admissible == 0:
+            raise TooFewMembersError(
+                f"the stratified CRPS needs two independent members in every group, found "
+                f"members {members.tolist()} (by position) alone or only paired"
+            )
+        group = np.ascontiguousarray(centred[..., members])  # sorts twice as fast
+        group.sort(axis=-1)
+        within = 2 * (group.astype(np.float64) @ rank_weights(members.size))
+        apart = centred[..., first].astype(np.float64) - centred[..., second]
+        partners = 2 * np.abs(apart).sum(axis=-1)
+        yield Group(members.size, admissible, (within - partners) / admissible, partners)
 
 
 STANDARD = Standard()

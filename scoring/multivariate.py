@@ -17,7 +17,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.crps import FAIR, Estimator, Stratified
-from scoring.statistic import key_of
+from scoring.identity import key_of
 from scoring.thresholds import matched
 
 _BLOCK_VALUES = 2**20

@@ -140,7 +140,7 @@ def ensemble_quantiles(
     # Centred on the first member: quantiles do not depend on what they are centred on.
     first = forecast.isel({member_dim: 0}, drop=True)
     statistic = Quantiles(tuple(levels))
-    quantiles = evaluate((statistic,), forecast, first, member_dim, missing)[statistic.key]
+    quantiles = evaluate((statistic,), forecast, first, member_dim, missing=missing)[statistic.key]
     return quantiles.rename(forecast.name).assign_attrs(
         forecast.attrs | {"estimator": f"{statistic.definition.name} quantiles of the members"}
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -18,7 +18,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.score import Score
-from scoring.sums import Sums
+from scoring.sums import Sums, common_settings
 
 INIT_TIME = "init_time"
 _DRAW = "draw"
@@ -160,9 +160,10 @@ def paired(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
     Raises
     ------
     InputError
-        If they have no label of some dimension in common, a statistic was not summed, or sums do
-        not keep `init_time`.
+        If they have different settings, no label of some dimension in common, a statistic was not
+        summed, or sums do not keep `init_time`.
     """
+    common_settings(sums)
     needed = [_needed(score, one).to_dataset() for score, one in zip(scores, sums, strict=True)]
     for dim in needed[0].dims:
         indexes = [dataset.indexes[dim] for dataset in needed if dim in dataset.indexes]
@@ -173,9 +174,10 @@ def paired(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
     parts = [Sums.from_dataset(dataset.sortby(INIT_TIME)) for dataset in aligned]
     present = _present(parts, None)
     return tuple(
-        Sums(
-            {key: total.where(present, 0.0) for key, total in part.totals.items()},
-            {key: weight.where(present, 0.0) for key, weight in part.weights.items()},
+        replace(
+            part,
+            totals={key: total.where(present, 0.0) for key, total in part.totals.items()},
+            weights={key: weight.where(present, 0.0) for key, weight in part.weights.items()},
         )
         for part in parts
     )
@@ -215,8 +217,7 @@ def _needed(score: Score, sums: Sums) -> Sums:
             raise InputError(f"{score.name} needs the statistic {key!r}, found sums of {found}")
         if INIT_TIME not in sums.weights[key].dims:
             raise InputError(f"sums of {key} do not keep {INIT_TIME}: {sums.weights[key].dims}")
-    keys = [statistic.key for statistic in score.statistics]
-    return Sums({k: sums.totals[k] for k in keys}, {k: sums.weights[k] for k in keys})
+    return sums.only(statistic.key for statistic in score.statistics)
 
 
 def _present(sums: Sequence[Sums], dims: Sequence[Hashable] | None) -> xr.DataArray:
@@ -236,9 +237,10 @@ def _reweighted(sums: Sums, draws: xr.DataArray) -> Sums:
     def drawn(array: xr.DataArray) -> xr.DataArray:
         return xr.dot(draws, array, dim=INIT_TIME)
 
-    return Sums(
-        {key: drawn(total) for key, total in sums.totals.items()},
-        {key: drawn(weight) for key, weight in sums.weights.items()},
+    return replace(
+        sums,
+        totals={key: drawn(total) for key, total in sums.totals.items()},
+        weights={key: drawn(weight) for key, weight in sums.weights.items()},
     )
 
 

@@ -15,8 +15,8 @@ import xarray as xr
 
 from data.errors import InputError
 from data.sphere import Sphere
+from scoring.identity import key_of
 from scoring.score import Score
-from scoring.statistic import key_of
 from scoring.thresholds import matched
 
 _BLOCK_VALUES = 2**21

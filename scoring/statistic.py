@@ -7,23 +7,23 @@ a result. Statistics that are evaluated together share the sort.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, is_dataclass
-from hashlib import blake2b
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Protocol
 
 import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from scoring.identity import key_of
 from scoring.pieces import PIECE_BYTES, pieces
 from scoring.thresholds import Reference, matched
 from scoring.tile import Structure, Tile, TooFewMembersError, three_axes, tiles
 
-_LONGEST_KEY = 80
+_Place = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,17 @@ class Statistic(ABC):
         forecast: xr.DataArray,
         truth: xr.DataArray,
         member_dim: str = "number",
+        structure: Structure | None = None,
         references: Mapping[str, xr.DataArray] | None = None,
     ) -> xr.DataArray:
         """The statistic of each sample; dimensions of `forecast` less `member_dim`, plus labels.
 
-        A forecast without `member_dim` is an ensemble of one.
+        All arguments as in `evaluate`.
         """
-        return evaluate((self,), forecast, truth, member_dim, references=references)[self.key]
+        found = evaluate(
+            (self,), forecast, truth, member_dim, structure=structure, references=references
+        )
+        return found[self.key]
 
 
 class Missing(Protocol):
@@ -115,82 +119,89 @@ def evaluate(
     forecast: xr.DataArray,
     truth: xr.DataArray,
     member_dim: str = "number",
+    structure: Structure | None = None,
     missing: Missing = PROPAGATE,
     threads: int = 1,
     references: Mapping[str, xr.DataArray] | None = None,
-    memory: int = PIECE_BYTES,
 ) -> xr.Dataset:
     """All statistics of each sample, from one sort.
 
-    A forecast that is not in memory, in Dask chunks of any shape or in an opened store, is read in
-    pieces with all members of some cells.
+    A forecast in Dask chunks of any shape or in an opened store is read in pieces.
 
     Parameters
     ----------
     statistics : sequence of Statistic
         What to evaluate.
     forecast : xarray.DataArray
-        Any dimensions; without `member_dim` it is an ensemble of one. Coordinates `checkpoint`
-        and `pair` along `member_dim` tell which members depend on each other.
+        Any dimensions; without `member_dim` it is an ensemble of one.
     truth : xarray.DataArray
-        Broadcast to the dimensions of `forecast` other than `member_dim`; coordinates that both
-        have must be equal.
+        Broadcast to the other dimensions; coordinates that both have must be equal.
     member_dim : str
         Name of the dimension of members.
+    structure : Structure, optional
+        Which members depend on each other; by default as the coordinates `checkpoint` and `pair`
+        of `member_dim` say. ``Structure.independent(M)`` declares that none does.
     missing : Missing
         `PROPAGATE` (default) or `OMIT`.
     threads : int
         Tiles worked on at a time.
     references : mapping of str to xarray.DataArray, optional
         Climatologies that statistics name: dimensions of `truth` and `quantile`.
-    memory : int
-        Bytes of a piece of the forecast, at most.
 
     Returns
     -------
     xarray.Dataset
-        One variable per statistic, named by its `key`, float64.
+        One variable per statistic, named by its `key`, float64, and the attribute `missing`.
 
     Raises
     ------
     InputError
-        If dimensions, coordinates or labels do not fit, a reference is not there, or there are
-        too few members.
+        If something does not fit, a reference is not there, or there are too few members.
     """
     if member_dim not in forecast.dims:
         forecast = forecast.expand_dims(member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
     target = matched(truth, cells).values
-    needed = {reference for statistic in statistics for reference in statistic.references}
-    fields = {reference: reference.field(references or {}, cells) for reference in needed}
+    fields = _fields(statistics, references or {}, cells)
+    structure = structure or _structure(forecast, member_dim)
     _check_labels(statistics)
-    structure = _structure(forecast, member_dim)
-    arrays: dict[Statistic, np.ndarray] = {}
-    for place in pieces(forecast, member_dim, memory):
-        here = tuple(place[dim] for dim in cells.dims)
+
+    def of_piece(members: np.ndarray, here: _Place) -> dict[Statistic, np.ndarray]:
         beside = {reference: field[here] for reference, field in fields.items()}
-        members = forecast.isel(place).values
-        part = evaluate_arrays(
-            statistics, members, target[here], axis, structure, missing, threads, beside
-        )
-        _put(part, here, arrays, cells.shape)
-    return _labelled(arrays, cells)
+        how = axis, structure, missing, threads, beside
+        return evaluate_arrays(statistics, members, target[here], *how)
+
+    return _labelled(_assembled(forecast, member_dim, of_piece), cells, missing)
 
 
-def _put(
-    part: Mapping[Statistic, np.ndarray],
-    here: tuple[slice, ...],
-    arrays: dict[Statistic, np.ndarray],
-    shape: tuple[int, ...],
-) -> None:
-    """Put the values of some cells into those of all."""
-    for statistic, found in part.items():
-        labels = found.shape[len(here) :]
-        arrays.setdefault(statistic, np.empty(shape + labels))[here] = found
+def _fields(
+    statistics: Sequence[Statistic], given: Mapping[str, xr.DataArray], cells: xr.DataArray
+) -> dict[Reference, np.ndarray]:
+    """The references that statistics need, (*cells, level)."""
+    needed = {reference for statistic in statistics for reference in statistic.references}
+    return {reference: reference.field(given, cells) for reference in needed}
 
 
-def _labelled(arrays: Mapping[Statistic, np.ndarray], cells: xr.DataArray) -> xr.Dataset:
+def _assembled(
+    forecast: xr.DataArray,
+    member_dim: str,
+    of_piece: Callable[[np.ndarray, _Place], Mapping[Statistic, np.ndarray]],
+) -> dict[Statistic, np.ndarray]:
+    """The values of all cells, (*cells, *labels), evaluated in pieces that fit into memory."""
+    sizes = {str(dim): size for dim, size in forecast.sizes.items() if dim != member_dim}
+    arrays: dict[Statistic, np.ndarray] = {}
+    for place in pieces(forecast, member_dim, PIECE_BYTES):
+        here = tuple(place[dim] for dim in sizes)
+        for statistic, found in of_piece(forecast.isel(place).values, here).items():
+            shape = (*sizes.values(), *found.shape[len(here) :])
+            arrays.setdefault(statistic, np.empty(shape))[here] = found
+    return arrays
+
+
+def _labelled(
+    arrays: Mapping[Statistic, np.ndarray], cells: xr.DataArray, missing: Missing
+) -> xr.Dataset:
     """Values of each statistic as variables on the cells, with its own labels."""
     variables = {}
     coordinates: dict[Hashable, object] = dict(cells.coords)
@@ -198,7 +209,7 @@ def _labelled(arrays: Mapping[Statistic, np.ndarray], cells: xr.DataArray) -> xr
         labels = statistic.labels
         variables[statistic.key] = xr.Variable((*cells.dims, *labels), values)
         coordinates |= {name: (name, axis) for name, axis in labels.items()}
-    return xr.Dataset(variables, coordinates)
+    return xr.Dataset(variables, coordinates, {"missing": key_of(missing)})
 
 
 def evaluate_arrays(
@@ -226,7 +237,7 @@ def evaluate_arrays(
     structure : Structure, optional
         Which members depend on each other; independent by default.
     missing : Missing
-        `PROPAGATE` (default) or `OMIT`.
+        What to do with cells in which something is missing.
     threads : int
         Tiles worked on at a time.
     references : mapping of Reference to numpy.ndarray, optional
@@ -243,13 +254,10 @@ def evaluate_arrays(
         If shapes do not fit, a reference is not there, or there are too few members.
     """
     forecast, truth = np.asarray(forecast), np.asarray(truth)
-    members = forecast.shape[axis]
+    members, references = forecast.shape[axis], references or {}
     cells = tuple(np.delete(forecast.shape, axis % forecast.ndim))
-    if truth.shape != cells:
-        raise InputError(f"truth has shape {truth.shape}, the forecast's cells have {cells}")
-    references = references or {}
+    structure = fitting(structure, members, truth.shape, cells)
     check_needs(statistics, members, references)
-    structure = structure or Structure.independent(members)
     blocks = three_axes(forecast, axis)
     target = truth.reshape(blocks.shape[0], blocks.shape[2])
     beside = {
@@ -260,10 +268,7 @@ def evaluate_arrays(
         statistic: np.empty((target.size, *(axis.size for axis in statistic.labels.values())))
         for statistic in statistics
     }
-
-    def cut(share: int) -> Iterator[tuple[slice, Tile]]:
-        return tiles(blocks, target, structure, share, threads, references=beside)
-
+    cut = partial(tiles, blocks, target, structure, shares=threads, references=beside)
     _fill(results, cut, missing, threads)
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
 
@@ -287,6 +292,26 @@ def _fill(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(threads)))
+
+
+def fitting(
+    structure: Structure | None, members: int, truth: tuple[int, ...], cells: tuple[int, ...]
+) -> Structure:
+    """The structure of the members, independent by default; refused if it is of others, or if the
+    truth is of other cells.
+
+    Raises
+    ------
+    InputError
+        Naming the shapes.
+    """
+    if truth != cells:
+        raise InputError(f"truth has shape {truth}, the forecast's cells have {cells}")
+    structure = structure or Structure.independent(members)
+    for name, found in (("groups", structure.groups), ("pairs", structure.pairs)):
+        if np.shape(found) != (members,):
+            raise InputError(f"{name} have shape {np.shape(found)}, expected ({members},)")
+    return structure
 
 
 def check_needs(
@@ -329,40 +354,22 @@ def _check_labels(statistics: Sequence[Statistic]) -> None:
 
 def _structure(forecast: xr.DataArray, member_dim: str) -> Structure:
     """What the coordinates `checkpoint` and `pair` say; independent members without them."""
-    structure = Structure.independent(forecast.sizes[member_dim])
-    coordinates = forecast.coords
-    groups = coordinates["checkpoint"].values if "checkpoint" in coordinates else structure.groups
-    pairs = coordinates["pair"].values if "pair" in coordinates else structure.pairs
-    if groups.shape != structure.groups.shape or pairs.shape != structure.pairs.shape:
-        return structure
-    return Structure(groups, pairs)
+    alone = Structure.independent(forecast.sizes[member_dim])
+    return Structure(
+        _of_members(forecast, member_dim, "checkpoint", alone.groups),
+        _of_members(forecast, member_dim, "pair", alone.pairs),
+    )
 
 
-def key_of(parameters: object) -> str:
-    """Name made of the class of a dataclass and of all its fields, fit for a variable of a store.
-
-    Names beyond 80 characters end in a digest of what they stand for.
-    """
-    words = _words(parameters)
-    if len(words) <= _LONGEST_KEY:
-        return words
-    digest = blake2b(words.encode(), digest_size=4).hexdigest()
-    return f"{_snake(type(parameters).__name__)}_{digest}"
-
-
-def _words(value: object) -> str:
-    """A readable name of a parameter, different for different values."""
-    if is_dataclass(value):
-        words = [_snake(type(value).__name__)]
-        for field in fields(value):
-            parameter = getattr(value, field.name)
-            named = [] if is_dataclass(parameter) else [field.name]
-            words += [*named, _words(parameter)]
-        return "_".join(words)
-    if isinstance(value, tuple):
-        return "_".join(_words(item) for item in value)
-    return f"{value!r}".strip("'")
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+def _of_members(
+    forecast: xr.DataArray, member_dim: str, name: str, default: np.ndarray
+) -> np.ndarray:
+    """A coordinate of the members; the default where there is none, or it is the same of all."""
+    if name not in forecast.coords or member_dim not in forecast[name].dims:
+        return default
+    if forecast[name].ndim > 1:
+        raise InputError(
+            f"coordinate {name!r} has dimensions {forecast[name].dims}, expected {member_dim!r} "
+            "alone: evaluate the parts one by one, or say with `structure` what holds for all"
+        )
+    return forecast[name].values

@@ -2,13 +2,14 @@
 
 Sums are all that has to be kept of an evaluation: they merge with `+` in any order, every score is
 a function of their means, and they keep `init_time`, so that confidence intervals and paired tests
-can come later, from the file.
+can come later, from the file. What statistics and labels do not say of how samples were made, such
+as what missing members do, is kept beside them: sums of different settings do not mix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from string import ascii_letters
@@ -21,6 +22,7 @@ from data.errors import InputError, StoreError
 from scoring.labels import SOURCE, decode, encode
 
 _WEIGHT = "__weight"
+_SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,22 @@ class Sums:
         (`init_time`, `lead_time`, `region`, ...) and those that label the statistic.
     weights : mapping of str to xarray.DataArray
         Sum of weights; the dimensions that label weights.
+    settings : mapping of str to str
+        What else tells these sums from others, by name: ``{"missing": "omit", "mask": "land"}``.
     """
 
     totals: Mapping[str, xr.DataArray]
     weights: Mapping[str, xr.DataArray]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: xr.Dataset, weights: xr.DataArray, over: Sequence[str]) -> Sums:
+    def of(
+        cls,
+        values: xr.Dataset,
+        weights: xr.DataArray,
+        over: Sequence[str],
+        settings: Mapping[str, str] | None = None,
+    ) -> Sums:
         """Sum each variable of `values` times `weights` over the dimensions `over`.
 
         A sample of weight 0 has no say, even where its value is NaN; any other NaN makes the sum
@@ -49,19 +60,21 @@ class Sums:
         Parameters
         ----------
         values : xarray.Dataset
-            One variable per statistic, as `evaluate` gives them.
+            One variable per statistic, as `evaluate` gives them; its attributes are settings.
         weights : xarray.DataArray
             Not negative, with dimensions of `values` and new ones, which label the sums.
         over : sequence of str
             Dimensions to sum over.
+        settings : mapping of str to str, optional
+            More of them, such as which mask the weights hold.
         """
         totals, sums = {}, {}
         for key, value in values.items():
             totals[str(key)], sums[str(key)] = _weighted(value, weights, tuple(over))
-        return cls(totals, sums)
+        return cls(totals, sums, _texts(values.attrs) | dict(settings or {}))
 
     def __add__(self, other: Sums) -> Sums:
-        """The sums over the samples of both; labels that only one has are kept."""
+        """The sums over the samples of both, see `merge`."""
         return merge((self, other))
 
     @property
@@ -73,7 +86,13 @@ class Sums:
         """The same sums with more labels, each a new dimension of length 1."""
         totals = {key: _labelled(total, labels) for key, total in self.totals.items()}
         weights = {key: _labelled(weight, labels) for key, weight in self.weights.items()}
-        return Sums(totals, weights)
+        return replace(self, totals=totals, weights=weights)
+
+    def only(self, keys: Iterable[str]) -> Sums:
+        """The sums of some statistics."""
+        keys = tuple(keys)
+        totals = {key: self.totals[key] for key in keys}
+        return replace(self, totals=totals, weights={key: self.weights[key] for key in keys})
 
     def sel(self, labels: Mapping[str, object]) -> Sums:
         """The sums at these labels, of the statistics that have them; single labels are dropped.
@@ -92,7 +111,7 @@ class Sums:
                 continue
         if not totals:
             raise InputError(f"no sums have {dict(labels)}, found sums of {', '.join(self.keys)}")
-        return Sums(totals, weights)
+        return replace(self, totals=totals, weights=weights)
 
     def mean(self, key: str, over: Sequence[str] = ("init_time",)) -> xr.DataArray:
         """Weighted mean of a statistic, summed over the dimensions `over` first.
@@ -112,9 +131,11 @@ class Sums:
         return total / weight.where(weight > 0)
 
     def to_dataset(self) -> xr.Dataset:
-        """One variable per statistic, and its weights with ``__weight`` after the key."""
+        """One variable per statistic, and its weights with ``__weight`` after the key; settings are
+        attributes."""
         weights = {f"{key}{_WEIGHT}": weight for key, weight in self.weights.items()}
-        return xr.merge([{**self.totals, **weights}], join="outer", compat="override")
+        merged = xr.merge([{**self.totals, **weights}], join="outer", compat="override")
+        return merged.assign_attrs(self.settings)
 
     @classmethod
     def from_dataset(cls, dataset: xr.Dataset) -> Sums:
@@ -131,11 +152,11 @@ class Sums:
             raise StoreError(f"these are no sums: no weights for {', '.join(bare) or 'anything'}")
         weights = {key: dataset[f"{key}{_WEIGHT}"].fillna(0.0).rename(key) for key in keys}
         totals = {key: dataset[key].where(weights[key] > 0, 0.0) for key in keys}
-        return cls(totals, weights)
+        return cls(totals, weights, _texts(dataset.attrs))
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = encode(self.to_dataset().assign_attrs(source=SOURCE))
+        dataset = encode(self.to_dataset().assign_attrs({_SOURCE: SOURCE}))
         dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
 
     @classmethod
@@ -184,20 +205,45 @@ def weighted_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def merge(parts: Sequence[Sums]) -> Sums:
-    """The sums over the samples of all parts; labels come out sorted where they differ.
+    """The sums over the samples of all parts; labels and settings that only some have are kept, and
+    labels come out sorted where they differ.
 
     Raises
     ------
     InputError
-        If parts hold the same statistic with different dimensions.
+        If parts have different settings, or the same statistic with different dimensions.
     """
+    settings = common_settings(parts)
     keys = sorted({key for part in parts for key in part.totals})
     totals, weights = {}, {}
     for key in keys:
         having = [part for part in parts if key in part.totals]
         totals[key] = _added([part.totals[key] for part in having])
         weights[key] = _added([part.weights[key] for part in having])
-    return Sums(totals, weights)
+    return Sums(totals, weights, settings)
+
+
+def common_settings(parts: Sequence[Sums]) -> dict[str, str]:
+    """The settings of all parts together.
+
+    Raises
+    ------
+    InputError
+        If two of them state one differently.
+    """
+    known: dict[str, str] = {}
+    for name, value in (item for part in parts for item in part.settings.items()):
+        if known.setdefault(name, value) != value:
+            raise InputError(
+                f"sums of different settings cannot be merged or compared: {name} is "
+                f"{known[name]!r} and {value!r}"
+            )
+    return known
+
+
+def _texts(attributes: Mapping[Hashable, object]) -> dict[str, str]:
+    """Attributes of a dataset as settings."""
+    return {str(name): str(value) for name, value in attributes.items() if name != _SOURCE}
 
 
 def _labelled(array: xr.DataArray, labels: Mapping[str, object]) -> xr.DataArray:

@@ -9,12 +9,14 @@ from click.testing import CliRunner
 
 from data.errors import InputError
 from data.grid import Grid
+from pipelines.against import Scored, compare
 from pipelines.cli import main
 from pipelines.masks import open_mask
 from pipelines.members import MemberBlocks
 from pipelines.score import ScoreSettings, score
 from pipelines.score_table import ScoreResult
 from scoring.crps import CRPS, FAIR
+from scoring.regions import REGIONS, Band
 from scoring.statistic import OMIT
 
 Z500 = {"channel": "z500", "region": "globe", "forecast": "ensemble"}
@@ -68,6 +70,22 @@ def test_a_mask_is_a_weight(verified, tmp_path):
         np.testing.assert_allclose(ensemble[1].isel(later), ensemble[0].isel(later))
     weight = found.sums.weights[CRPS(FAIR).key].sel(Z500)
     np.testing.assert_allclose(weight.isel(lead_time=0), 0.5)
+
+
+def test_scores_of_other_settings_are_not_compared(verified, plain, tmp_path):
+    mask = open_mask(f"{mask_file(tmp_path)}:lsm")
+    box = dict(REGIONS) | {"tropics": Band(-23.0, 23.0)}
+    for number, (settings, message) in enumerate((
+        ({"mask": mask}, "mask is 'none' and '[0-9a-f]{16}'"),
+        ({"missing": OMIT}, "missing is 'propagate' and 'omit'"),
+        ({"members": MemberBlocks(128)}, "members is 'all_members' and 'member_blocks_size_128"),
+        ({"regions": box}, "region tropics is 'band_south_-19.*' and 'band_south_-23"),
+    )):  # fmt: skip
+        other = scored(verified, tmp_path / str(number), **settings)
+        with pytest.raises(InputError, match=message):
+            compare(plain, Scored.load(other.output))
+        with pytest.raises(InputError, match=message):
+            plain.sums + other.sums
 
 
 def with_nothing_over_sea(dataset: xr.Dataset) -> xr.Dataset:

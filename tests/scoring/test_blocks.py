@@ -6,7 +6,7 @@ import xarray as xr
 
 from data.errors import InputError, StoreError
 from scoring.blocks import EXCHANGEABLE, BlockScores, Strata, stratified_blocks
-from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, SubEnsemble
 from scoring.moments import (
     AbsoluteError,
     EnsembleMean,
@@ -37,7 +37,7 @@ def ensemble() -> tuple[np.ndarray, np.ndarray]:
     return 54_000 + 60 * (signed + offsets[GROUPS]), 54_000 + 60 * rng.normal(0.0, 1.4, CELLS)
 
 
-def blocks_of(places: list[np.ndarray], strata: Strata, estimators=(STRATIFIED,)) -> list:
+def blocks_of(places: list[np.ndarray], strata: Strata) -> list[BlockScores]:
     members, truth = ensemble()
     return [
         BlockScores.of(
@@ -45,7 +45,6 @@ def blocks_of(places: list[np.ndarray], strata: Strata, estimators=(STRATIFIED,)
             truth,
             Structure(STRUCTURE.groups[place], STRUCTURE.pairs[place]),
             strata,
-            estimators,
         )
         for place in places
     ]
@@ -89,14 +88,46 @@ def test_moments_of_the_whole_ensemble_are_exact_in_any_order_and_grouping():
             np.testing.assert_allclose(found, expected[statistic], rtol=1e-10, atol=1e-9)
 
 
-def test_crps_over_blocks_is_that_of_the_ensemble_within_half_a_percent():
+@pytest.mark.parametrize("estimator", [STRATIFIED, FAIR, STANDARD, AlmostFair(), SubEnsemble(10)])
+def test_crps_over_blocks_is_that_of_the_ensemble(estimator):
     members, truth = ensemble()
-    score = CRPS(STRATIFIED)
+    score = CRPS(estimator)
     exact = evaluate_arrays((score,), members, truth, structure=STRUCTURE)[score]
-    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS))
-    found = merged(parts).statistics()[score]
-    assert found.mean() == pytest.approx(exact.mean(), rel=5e-3)
+    total = merged(blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS)))
+    found = total.statistics((estimator,))[score]
+    assert found.mean() == pytest.approx(exact.mean(), rel=5e-4)
     assert abs(found - exact).max() < 0.05 * exact.mean()
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [STRUCTURE, Structure.independent(MEMBERS), Structure(GROUPS, np.full(MEMBERS, -1))],
+    ids=["both", "independent", "checkpoints"],
+)
+def test_one_block_of_all_members_is_exact(structure):
+    members, truth = ensemble()
+    scores = [CRPS(estimator) for estimator in (STRATIFIED, FAIR, STANDARD, SubEnsemble(10))]
+    exact = evaluate_arrays(scores, members, truth, structure=structure)
+    block = BlockScores.of(members, truth, structure, EXCHANGEABLE)
+    for score in scores:
+        np.testing.assert_allclose(block.crps(score.estimator), exact[score], rtol=1e-9)
+
+
+def test_partners_have_the_share_that_they_have_in_the_ensemble():
+    """A mean of the blocks' own fair scores counts them 8 times too often."""
+    rng = np.random.default_rng(2)
+    draws = rng.normal(size=(MEMBERS // 2, 5000))
+    members = np.stack([draws, -draws], axis=1).reshape(MEMBERS, 5000)
+    pairs, truth = np.arange(MEMBERS) // 2, np.zeros(5000)
+    exact = evaluate_arrays((CRPS(FAIR),), members, truth)[CRPS(FAIR)].mean()
+    places = np.arange(MEMBERS).reshape(8, 128)
+    total, naive = [], []
+    for place in places:
+        structure = Structure(np.zeros(128, int), pairs[place])
+        total.append(BlockScores.of(members[place], truth, structure, EXCHANGEABLE))
+        naive.append(total[-1].crps(FAIR).mean())
+    assert merged(total).crps(FAIR).mean() == pytest.approx(exact, rel=1e-4)
+    assert abs(np.mean(naive) / exact - 1) > 5e-3
 
 
 def test_blocks_in_the_order_of_checkpoints_are_refused_unless_declared_exchangeable():
@@ -106,13 +137,11 @@ def test_blocks_in_the_order_of_checkpoints_are_refused_unless_declared_exchange
         blocks_of(natural, Strata.of(GROUPS))
     members, truth = ensemble()
     exact = evaluate_arrays((CRPS(FAIR),), members, truth)[CRPS(FAIR)].mean()
-    wrong = merged(blocks_of(natural, EXCHANGEABLE, (FAIR,))).statistics()[CRPS(FAIR)].mean()
+    wrong = merged(blocks_of(natural, EXCHANGEABLE)).statistics()[CRPS(FAIR)].mean()
     assert wrong > 1.1 * exact  # why they are refused
 
 
-def test_estimators_that_depend_on_the_size_of_a_block_are_refused():
-    with pytest.raises(InputError, match="the standard CRPS of a block"):
-        blocks_of([np.arange(128)], EXCHANGEABLE, (STANDARD,))
+def test_missing_members_cannot_be_left_out():
     members, truth = ensemble()
     with pytest.raises(InputError, match="omit needs all members"):
         BlockScores.of(members, truth, STRUCTURE, EXCHANGEABLE, missing=OMIT)
@@ -127,12 +156,12 @@ def test_blocks_of_another_truth_do_not_merge():
 
 
 def test_scores_of_blocks_survive_a_save_and_load(tmp_path):
-    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS), (FAIR, STRATIFIED))
+    parts = blocks_of(stratified_blocks(GROUPS), Strata.of(GROUPS))
     merged(parts[:3]).save(tmp_path / "blocks.zarr")
     total = BlockScores.load(tmp_path / "blocks.zarr") + merged(parts[3:])
-    expected = merged(parts).statistics()
+    expected = merged(parts).statistics((FAIR, STRATIFIED))
     assert total.members == MEMBERS
-    for statistic, found in total.statistics().items():
+    for statistic, found in total.statistics((FAIR, STRATIFIED)).items():
         np.testing.assert_allclose(found, expected[statistic], rtol=1e-12)
     with pytest.raises(StoreError, match="no scores of blocks"):
         BlockScores.load(tmp_path / "nothing.zarr")

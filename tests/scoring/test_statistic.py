@@ -191,6 +191,40 @@ def test_structure_is_read_from_the_coordinates():
     np.testing.assert_array_equal(result, expected)
 
 
+def test_structure_can_be_given_and_members_declared_independent():
+    forecast, truth = arrays()
+    members = xr.DataArray(forecast, dims=("t", "number", "y", "x"))
+    observed = xr.DataArray(truth, dims=("t", "y", "x"))
+    groups, pairs = np.repeat([0, 1], 5), np.array([-1, 0, 0, 1, 1] * 2)
+    labelled = members.assign_coords(checkpoint=("number", groups), pair=("number", pairs))
+    score, given = CRPS(crps.STRATIFIED), Structure(groups, pairs)
+    read = score(labelled, observed)
+    np.testing.assert_array_equal(score(members, observed, structure=given), read)
+    alone = score(labelled, observed, structure=Structure.independent(10))
+    np.testing.assert_allclose(alone, CRPS()(members, observed), rtol=1e-5)
+    found = evaluate((score,), members, observed, structure=given)
+    np.testing.assert_array_equal(found[score.key], read)
+    with pytest.raises(InputError, match=r"pairs have shape \(9,\), expected \(10,\)"):
+        score(members, observed, structure=Structure(groups, pairs[1:]))
+
+
+def test_a_coordinate_of_one_member_dimension_alone_counts():
+    forecast, truth = arrays()
+    members = xr.DataArray(forecast, dims=("t", "number", "y", "x"))
+    observed, score = xr.DataArray(truth, dims=("t", "y", "x")), CRPS(crps.STRATIFIED)
+    pairs = np.array([-1, 0, 0, 1, 1, 2, 2, 3, 3, -1])
+    paired = members.assign_coords(pair=("number", pairs))
+    expected = score(paired, observed)
+    # What is the same of all members of a cell does not take away what pairs say.
+    for one in (3, ("t", np.arange(members.sizes["t"]))):
+        np.testing.assert_array_equal(
+            score(paired.assign_coords(checkpoint=one), observed), expected
+        )
+    tangled = np.zeros((members.sizes["t"], 10), int)
+    with pytest.raises(InputError, match="coordinate 'checkpoint' has dimensions"):
+        score(paired.assign_coords(checkpoint=(("t", "number"), tangled)), observed)
+
+
 def test_truth_with_other_coordinates_is_refused():
     forecast, truth = arrays()
     labelled = xr.DataArray(forecast, {"x": np.arange(6)}, ("t", "number", "y", "x"))

@@ -8,6 +8,7 @@ from scoring.crps import CRPS
 from scoring.moments import SquaredError, Variance
 from scoring.rank import RankHistogram
 from scoring.regions import REGIONS, Band, equal_weights, region_weights
+from scoring.sample import paired
 from scoring.score import CRPS_FAIR, RMSE
 from scoring.statistic import evaluate
 from scoring.sums import Sums, merge
@@ -90,6 +91,22 @@ def test_missing_sums_are_an_error(tmp_path):
         Sums.load(tmp_path / "nothing.zarr")
     with pytest.raises(InputError, match="'bias' was not summed, found crps_fair"):
         parts()[0].mean("bias")
+
+
+def test_sums_of_different_settings_do_not_mix(tmp_path):
+    values, weights = statistics(), region_weights(GRID)
+    land = Sums.of(values, weights, CELLS, {"mask": "land"})
+    assert land.settings == {"missing": "propagate", "mask": "land"}
+    omitted = Sums.of(values.assign_attrs(missing="omit"), weights, CELLS)
+    with pytest.raises(InputError, match="missing is 'propagate' and 'omit'"):
+        land + omitted
+    with pytest.raises(InputError, match="missing is 'propagate' and 'omit'"):
+        paired((RMSE, RMSE), (land, omitted))
+    land.save(tmp_path / "land.zarr")
+    kept = Sums.load(tmp_path / "land.zarr").sel({"region": "globe"}).label({"channel": "z500"})
+    assert (kept + kept.only(("variance",))).settings == land.settings
+    unmasked = Sums.of(values, weights, CELLS)
+    assert (unmasked + land).settings == land.settings  # what only one states is kept
 
 
 def test_a_sample_of_weight_zero_has_no_say_even_where_it_is_missing():

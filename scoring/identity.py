@@ -1,0 +1,45 @@
+"""What settings are called: names made of values, so that two settings never share one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+_LONGEST_KEY = 80
+
+
+def key_of(parameters: object) -> str:
+    """Name made of the class of a dataclass and of all its fields, fit for a variable of a store;
+    of an array a digest of its values.
+
+    Names beyond 80 characters end in a digest of what they stand for.
+    """
+    words = _words(parameters)
+    if len(words) <= _LONGEST_KEY:
+        return words
+    digest = blake2b(words.encode(), digest_size=4).hexdigest()
+    return f"{_snake(type(parameters).__name__)}_{digest}"
+
+
+def _words(value: object) -> str:
+    """A readable name of a parameter, different for different values."""
+    if is_dataclass(value):
+        words = [_snake(type(value).__name__)]
+        for field in fields(value):
+            parameter = getattr(value, field.name)
+            named = [] if is_dataclass(parameter) else [field.name]
+            words += [*named, _words(parameter)]
+        return "_".join(words)
+    if isinstance(value, tuple):
+        return "_".join(_words(item) for item in value)
+    if isinstance(value, np.ndarray):
+        content = str(value.shape).encode() + value.astype(float).tobytes()
+        return blake2b(content, digest_size=8).hexdigest()
+    return f"{value!r}".strip("'")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
