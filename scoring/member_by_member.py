@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 
-from data.errors import InputError
+from data.errors import InputError, StoreError
+from scoring.labels import decode, encode
 from scoring.newton import minimise
 
 PARAMETERS = ("a", "b", "c", "d")
@@ -93,6 +95,26 @@ class MemberByMember:
         stretch = np.sqrt(c**2 + ratio**2)
         calibrated = (a + b * mean + stretch * apart).transpose(*forecast.dims)
         return calibrated.astype(forecast.dtype).rename(forecast.name).assign_attrs(forecast.attrs)
+
+    def save(self, path: Path) -> None:
+        """Write to a new zarr store."""
+        dataset = encode(self.parameters.rename("parameters").to_dataset())
+        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+
+    @classmethod
+    def load(cls, path: Path) -> MemberByMember:
+        """Read from a zarr store.
+
+        Raises
+        ------
+        StoreError
+            If there is none.
+        """
+        try:
+            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
+                return cls(decode(dataset)["parameters"].load().rename(None))
+        except (FileNotFoundError, KeyError) as error:
+            raise StoreError(f"{path}: no members' parameters are there: {error}") from error
 
 
 def _fit(truth: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
