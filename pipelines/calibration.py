@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from data.errors import InputError
 from pipelines.calibration_cases import Cases, read_members
 from pipelines.calibration_folder import Calibration, check_folder, coordinates_of
 from pipelines.calibration_methods import Method
+from pipelines.calibration_online import Online
 from pipelines.calibration_store import (
     PROVENANCE,
     check_output,
@@ -26,6 +27,8 @@ from pipelines.labels import replace_whole
 from pipelines.truths import Paths, cell_dims, listed
 from pipelines.verification import Verification, VerificationSettings, open_verification
 from scoring.regions import REGIONS
+
+_TRUTH_BYTES = 2**26
 
 Interval = tuple[np.datetime64 | None, np.datetime64 | None]
 
@@ -171,8 +174,9 @@ def update(
 ) -> tuple[Calibration, bool]:
     """Take in what has become known since; a second update with nothing new changes nothing.
 
-    The calibration is fitted again, with the same settings, on the dates that it was fitted on and
-    all later ones.
+    A method that learns goes through the init times after the last one that it has seen: each is
+    issued, then everything known at that time is learned. Any other method is fitted again, with
+    the same settings, on the dates that it was fitted on and all later ones.
 
     Parameters
     ----------
@@ -196,6 +200,8 @@ def update(
     pair = open_verification(forecast, truth, calibration.channels).with_members(2)
     calibration.check_fits(pair.forecast[list(calibration.channels)], pair.where)
     there = pair.forecast.init_time.values.astype("datetime64[s]")
+    if isinstance(calibration.method, Online):
+        return _learned(calibration, calibration.method, folder, pair)
     if missing := sorted(set(calibration.init_times.tolist()) - set(there.tolist())):
         raise InputError(
             f"{pair.where}: init time {missing[0]:%Y-%m-%dT%H} is not in it, which the calibration "
@@ -211,6 +217,26 @@ def update(
     if cases == calibration.cases:
         return calibration, False
     return fitted(forecast, truth, calibration.method, settings).save(folder), True
+
+
+def _learned(
+    calibration: Calibration, method: Online, folder: Path, pair: Verification
+) -> tuple[Calibration, bool]:
+    """After all init times that are later than the last one seen."""
+    last = calibration.init_times.max().astype("datetime64[ns]")
+    states = {
+        name: method.learned(
+            calibration.states[name], pair, name, pair.truths(name, _TRUTH_BYTES), last
+        )
+        for name in calibration.channels
+    }
+    there = pair.forecast.init_time.values.astype("datetime64[s]")
+    later = there[there > calibration.init_times.max()]
+    same = all(states[name].identical(calibration.states[name]) for name in states)
+    if same and not later.size:
+        return calibration, False
+    seen = np.concatenate([calibration.init_times, later])
+    return replace(calibration, states=states, init_times=seen).save(folder), True
 
 
 def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:

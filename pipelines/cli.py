@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from data.errors import InputError, MyriadError
+from pipelines.calibrate_commands import calibrate
 from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
@@ -298,12 +299,7 @@ def score(
         click.echo(compare(result, other).table())
 
 
-@main.command()
-@_EXPERIMENT
-@_RUNS
-def calibrate(experiment: Path, runs: Path) -> None:
-    """Calibrate the quantiles of the run of an EXPERIMENT, by channel and lead."""
-    click.echo(_job(experiment, runs).calibrate().table())
+main.add_command(calibrate)
 
 
 @main.command()

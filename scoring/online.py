@@ -148,10 +148,17 @@ class OnlineCalibration:
 
     @property
     def state(self) -> xr.Dataset:
-        """Everything that is remembered, labelled."""
+        """Everything that is remembered, labelled; attributes say what learned it and how."""
         dims = self.method.dims | _LEARNED
+        attributes = {
+            "method": self.method.name,
+            "pooled": self.layout.pooled,
+            "towards": list(self.towards),
+            "share": self.share,
+        }
         return xr.Dataset(
-            {name: self.layout.labelled(array, dims[name]) for name, array in self.arrays.items()}
+            {name: self.layout.labelled(array, dims[name]) for name, array in self.arrays.items()},
+            attrs=attributes,
         )
 
     def apply(self, quantiles: xr.DataArray) -> xr.DataArray:
@@ -167,8 +174,24 @@ class OnlineCalibration:
         InputError
             If the levels are not those learned, or too few cases are known.
         """
+        return self.issue(quantiles, self.shifts(_time(quantiles)))
+
+    def shifts(self, init_time: np.datetime64) -> xr.DataArray:
+        """What `apply` adds to a forecast of this init time, (lead_time, *groups, quantile).
+
+        Raises
+        ------
+        InputError
+            If too few cases are known.
+        """
+        found = self.method.shifts(self.arrays, self.layout.levels, init_time)
+        return self.layout.labelled(found, ("lead_time", "group", "quantile"))
+
+    def issue(self, quantiles: xr.DataArray, shifts: xr.DataArray) -> xr.DataArray:
+        """The quantiles of one forecast with these shifts, made to increase; see `apply`."""
         check_fitted(self.layout.coords, quantiles)
-        issued = self._issue(self.layout.values(quantiles), _time(quantiles))
+        added = shifts.values.reshape(len(shifts), self.layout.shape[0], 1, -1)
+        issued = _ordered(self.layout.values(quantiles) + added)
         cells = (*self.layout.groups, *self.layout.pooled)
         ordered = quantiles.transpose("lead_time", *cells, "quantile")
         result = ordered.copy(data=issued.reshape(ordered.shape))
@@ -229,14 +252,7 @@ class OnlineCalibration:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store; what is loaded from it goes on bit for bit."""
-        attributes = {
-            "method": self.method.name,
-            "pooled": self.layout.pooled,
-            "towards": list(self.towards),
-            "share": self.share,
-        }
-        dataset = encode(self.state).assign_attrs(attributes)
-        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        encode(self.state).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
 
     @classmethod
     def load(cls, path: Path, method: Method) -> OnlineCalibration:
@@ -249,13 +265,24 @@ class OnlineCalibration:
         """
         try:
             with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                state = decode(dataset).load()
-            found, pooled = state.attrs["method"], state.attrs["pooled"]
-            towards, share = tuple(state.attrs["towards"]), state.attrs["share"]
+                return cls.from_state(decode(dataset).load(), method, str(path))
         except (FileNotFoundError, KeyError) as error:
             raise StoreError(f"{path}: no online calibration is there: {error}") from error
+
+    @classmethod
+    def from_state(
+        cls, state: xr.Dataset, method: Method, where: str = "the state"
+    ) -> OnlineCalibration:
+        """From everything that is remembered.
+
+        Raises
+        ------
+        StoreError
+            If it was learned by another method or with other settings.
+        """
+        found, pooled = state.attrs["method"], state.attrs["pooled"]
         if found != method.name:
-            raise StoreError(f"{path}: learned by {found!r}, expected {method.name!r}")
+            raise StoreError(f"{where}: learned by {found!r}, expected {method.name!r}")
         groups = state[next(iter(method.dims))].dims[1:-1]
         layout = Layout(
             {str(dim): state.sizes[dim] for dim in groups},
@@ -267,7 +294,7 @@ class OnlineCalibration:
             name: state[name].values.reshape([sizes[dim] for dim in dims])
             for name, dims in (method.dims | _LEARNED).items()
         }
-        return cls(method, layout, arrays, towards, share)
+        return cls(method, layout, arrays, tuple(state.attrs["towards"]), state.attrs["share"])
 
 
 def calibrate_online(
