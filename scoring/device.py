@@ -6,15 +6,14 @@ cell, is computed by the same statistics as everywhere. Sums are taken in float6
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from data.errors import InputError
-from scoring.statistic import Statistic, check_needs
+from scoring.statistic import PROPAGATE, Missing, Statistic, check_needs, fitting
 from scoring.thresholds import Reference
 from scoring.tile import TRUTH, Divider, Structure
 
@@ -27,9 +26,10 @@ def evaluate_tensor(
     truth: torch.Tensor,
     dim: int = 0,
     structure: Structure | None = None,
+    missing: Missing = PROPAGATE,
     references: Mapping[Reference, torch.Tensor] | None = None,
 ) -> dict[Statistic, torch.Tensor]:
-    """All statistics of a tensor; a cell with a missing member, or without truth, is NaN.
+    """All statistics of a tensor, the same as `evaluate_arrays` gives.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def evaluate_tensor(
         Dimension of members.
     structure : Structure, optional
         Which members depend on each other; independent by default.
+    missing : Missing
+        `PROPAGATE` (default) or `OMIT`.
     references : mapping of Reference to torch.Tensor, optional
         Fields that statistics name, (*cells, level).
 
@@ -57,35 +59,35 @@ def evaluate_tensor(
     InputError
         If shapes do not fit, a reference is not there, or there are too few members.
     """
-    members = forecast.movedim(dim, -1)
-    cells = tuple(members.shape[:-1])
-    if tuple(truth.shape) != cells:
-        raise InputError(f"truth has shape {tuple(truth.shape)}, the forecast's cells have {cells}")
-    size = members.shape[-1]
-    references = references or {}
+    members, references = forecast.movedim(dim, -1), references or {}
+    size, cells = members.shape[-1], tuple(members.shape[:-1])
+    structure = fitting(structure, size, tuple(truth.shape), cells)
     check_needs(statistics, size, references)
-    structure = structure or Structure.independent(size)
-    flat, target = members.reshape(-1, size), truth.reshape(-1)
-    beside = {name: values.reshape(len(flat), -1) for name, values in references.items()}
     parts: dict[Statistic, list[np.ndarray]] = {statistic: [] for statistic in statistics}
-    step = max(1, _CELLS_TIMES_MEMBERS // size)
-    for start in range(0, len(flat), step):
-        some = slice(start, start + step)
-        fields = {name: values[some].cpu().numpy() for name, values in beside.items()}
-        tile = TensorTile(flat[some], target[some], structure, fields)
+    for tile in _tiles(members.reshape(-1, size), truth.reshape(-1), structure, references):
         for statistic, values in parts.items():
-            of_tile = statistic.of_tile(tile)
-            values.append(np.where(_like(tile.missing, of_tile), np.nan, of_tile))
+            values.append(missing.of_tile(statistic, tile))
     return {
         statistic: torch.from_numpy(np.concatenate(values))
-        .reshape(*truth.shape, *values[0].shape[1:])
+        .reshape(*cells, *values[0].shape[1:])
         .to(forecast.device)
         for statistic, values in parts.items()
     }
 
 
-def _like(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return mask.reshape(-1, *(1,) * (values.ndim - 1))
+def _tiles(
+    members: torch.Tensor,
+    truth: torch.Tensor,
+    structure: Structure,
+    references: Mapping[Reference, torch.Tensor],
+) -> Iterator[TensorTile]:
+    """Cells, (cell, member), as many at a time as the device has room for."""
+    beside = {name: values.reshape(len(members), -1) for name, values in references.items()}
+    step = max(1, _CELLS_TIMES_MEMBERS // members.shape[1])
+    for start in range(0, len(members), step):
+        some = slice(start, start + step)
+        fields = {name: values[some].cpu().numpy() for name, values in beside.items()}
+        yield TensorTile(members[some], truth[some], structure, fields)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class TensorTile:
     @cached_property
     def sorted(self) -> torch.Tensor:
         """(cell, member): member minus truth, ascending along members."""
-        return (self.source - self.target[:, None]).sort(dim=1).values
+        return (self.source - self.target[:, None]).contiguous().sort(dim=1).values
 
     @property
     def size(self) -> int:
@@ -177,6 +179,32 @@ class TensorTile:
         if thresholds not in self._cuts:
             self._cuts[thresholds] = TensorCut(self.sorted, thresholds.deviations(self))
         return self._cuts[thresholds]
+
+    @cached_property
+    def parts(self) -> list[tuple[np.ndarray, TensorTile]]:
+        """Cells with the same members there, and the tile of these members; others have none."""
+        if not self.missing.any():
+            return [(np.arange(len(self.target)), self)]
+        present = (~self.source.isnan() & ~self.target.isnan()[:, None]).cpu().numpy()
+        # Which ones are missing matters only where members depend on each other.
+        kinds = present if self.structure.dependent else present.sum(axis=1, keepdims=True)
+        _, first, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
+        groups = [np.flatnonzero(kind.ravel() == number) for number in range(first.size)]
+        return [
+            (cells, self._of(cells, present[cells])) for cells in groups if present[cells[0]].any()
+        ]
+
+    def _of(self, cells: np.ndarray, present: np.ndarray) -> TensorTile:
+        """The tile of these cells with the members present, (cell, member), as many in each."""
+        place, there = (torch.from_numpy(one).to(self.source.device) for one in (cells, present))
+        source = self.source[place][there].reshape(cells.size, -1)
+        structure = Structure.independent(source.shape[1])
+        if self.structure.dependent:
+            structure = Structure(
+                self.structure.groups[present[0]], self.structure.pairs[present[0]]
+            )
+        references = {name: values[cells] for name, values in self.references.items()}
+        return TensorTile(source, self.target[place], structure, references)
 
     def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
         """Sum over many thresholds of a weight times the members not above, (cell,), float64."""

@@ -79,21 +79,21 @@ class Missing(Protocol):
 
 @dataclass(frozen=True)
 class Propagate:
-    """A cell with any missing member, or without truth, has no value."""
+    """A cell with any missing member, or without truth, has no value; infinite is missing."""
 
     def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
         """The statistic's values, NaN in such cells."""
         values = statistic.of_tile(tile)
-        missing = np.isnan(tile.deviations[:, -1])
-        if missing.any():
+        if tile.missing.any():
             values = values.copy()
-            values[missing] = np.nan
+            values[tile.missing] = np.nan
         return values
 
 
 @dataclass(frozen=True)
 class Omit:
-    """Missing members are left out; every term uses the true count of each cell."""
+    """Missing members are left out; every term uses the true count of each cell. Infinite ones
+    are missing."""
 
     def of_tile(self, statistic: Statistic, tile: Tile) -> np.ndarray:
         """The statistic of the members there are; NaN with fewer than it needs, or no truth."""

@@ -10,7 +10,7 @@ from scoring.extremes import DISCRETE, EXACT, ExtremeForecastIndex, ShiftOfTails
 from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
 from scoring.quantiles import IntervalHits, Quantiles
 from scoring.rank import Outlier, Rank, RankHistogram
-from scoring.statistic import evaluate_arrays
+from scoring.statistic import OMIT, evaluate_arrays
 from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure
 from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
@@ -48,7 +48,8 @@ def test_a_tensor_gives_the_numbers_of_an_array(device, dtype, digits):
     )
     found = evaluate_tensor(
         STATISTICS, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device), 1,
-        structure, {name: torch.from_numpy(field.copy()) for name, field in references.items()},
+        structure,
+        references={name: torch.from_numpy(field.copy()) for name, field in references.items()},
     )  # fmt: skip
     for statistic, values in expected.items():
         tensor = found[statistic]
@@ -56,6 +57,32 @@ def test_a_tensor_gives_the_numbers_of_an_array(device, dtype, digits):
         assert tensor.dtype == torch.float64
         np.testing.assert_allclose(
             tensor.cpu(), values, rtol=digits, atol=digits, err_msg=statistic.key
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pairs", [np.full(20, -1), np.arange(20) // 2], ids=["alone", "pairs"])
+def test_missing_members_are_left_out_like_those_of_an_array(device, pairs):
+    rng = np.random.default_rng(2)
+    forecast, truth = rng.normal(size=(20, 40)), rng.normal(size=40)
+    forecast[3, :10] = forecast[7:12, 5:15] = np.nan
+    forecast[:19, 20], forecast[:, 21], truth[22] = np.nan, np.nan, np.nan
+    structure = Structure(np.repeat([0, 1], 10), pairs)
+    climate = np.sort(rng.normal(size=(40, 2)), axis=-1)
+    statistics = (
+        CRPS(FAIR), CRPS(STRATIFIED), CRPS(STANDARD), moments.Variance(), Rank(), Exceedance(TAIL),
+        ThresholdWeightedCRPS(Above(EVENTS), STRATIFIED), Quantiles(),
+    )  # fmt: skip
+    expected = evaluate_arrays(
+        statistics, forecast, truth, 0, structure, OMIT, references={TAIL: climate}
+    )
+    found = evaluate_tensor(
+        statistics, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device),
+        0, structure, OMIT, {TAIL: torch.from_numpy(climate)},
+    )  # fmt: skip
+    for statistic, values in expected.items():
+        np.testing.assert_allclose(
+            found[statistic].cpu(), values, rtol=1e-10, atol=1e-10, err_msg=statistic.key
         )
 
 
@@ -76,3 +103,5 @@ def test_shapes_and_needs_are_checked():
         evaluate_tensor((CRPS(FAIR),), forecast, torch.zeros(5))
     with pytest.raises(InputError, match="needs the reference 'climate'"):
         evaluate_tensor((Exceedance(TAIL),), forecast, torch.zeros(5))
+    with pytest.raises(InputError, match=r"groups have shape \(3,\), expected \(1,\)"):
+        evaluate_tensor((CRPS(STANDARD),), forecast, torch.zeros(5), 0, Structure.independent(3))
