@@ -31,10 +31,11 @@ _LABELS = ("channel", "region", "lead_time")
 _COLUMNS = ("score", "estimator", "channel", "units", "region", "lead_hours")
 _VARIABLES = (
     "this", "other", "difference", "lower", "upper", "p_value", "significant", "skill",
-    "skill_lower", "skill_upper", "standard_error", "autocorrelation", "dates",
+    "skill_lower", "skill_upper", "standard_error", "autocorrelation", "effective_dates",
+    "dates",
 )  # fmt: skip
-_FEW_DATES = 100
-_STRONG, _STRONG_OF_FEW = 0.75, 0.6  # autocorrelation at which the t-test is too easy
+_TOO_FEW = 3  # independent dates of which the difference is hardly told
+_WIDE = 3  # standard errors either way, that of 3 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -296,14 +297,21 @@ def _left_out(this: Scored, other: Scored) -> Iterator[str]:
 
 
 def _caution(differences: xr.Dataset) -> Iterator[str]:
-    """Says so where the t-test is known to be too easy."""
-    strong = xr.where(differences.dates < _FEW_DATES, _STRONG_OF_FEW, _STRONG)
-    doubtful = differences.autocorrelation > strong
-    if doubtful.any():
-        strongest = float(differences.autocorrelation.where(doubtful).max())
+    """What few dates, or dates that are much alike, leave to be told."""
+    worth = differences.effective_dates
+    if (worth < _TOO_FEW).any():
+        strongest = float(differences.autocorrelation.where(worth < _TOO_FEW).max())
         yield (
-            f"Neighbouring dates correlate by up to {strongest:.2f}, which is much: differences "
-            " may be marked more often by chance than stated."
+            f"Neighbouring dates are so alike (correlation up to {strongest:.2f}) that all of them "
+            f"are worth as few as {float(worth.min()):.1f} independent ones, where less than "
+            f"{_TOO_FEW} tell next to nothing: take more init times, or some further apart."
+        )
+    error = differences.standard_error.where(differences.standard_error > 0)
+    narrowest = float(((differences.upper - differences.lower) / (2 * error)).min())
+    if narrowest > _WIDE:
+        yield (
+            f"With so few init times an interval reaches at least {narrowest:.1f} standard errors "
+            "either way (2 with many): only large differences can stand out."
         )
 
 

@@ -23,6 +23,7 @@ from scoring.bootstrap import (
     lag_one_autocorrelation,
     stationary_positions,
 )
+from scoring.cosines import Weights, cosines, effective_dates, most, standard_error
 from scoring.sample import Sample
 
 _FEWEST = 10  # init times of which a block length can be told
@@ -40,8 +41,9 @@ class Test(Protocol):
     def of(self, sample: Sample, level: float = 0.95) -> xr.Dataset:
         """Variables with the dimensions of the estimate: `estimate`; `lower` and `upper`, the
         ends of the confidence interval; `standard_error`; `p_value` of the hypothesis that the
-        true value is 0, two-sided; `dates`, how many init times there are; and
-        `autocorrelation` of neighbours. NaN with too few init times.
+        true value is 0, two-sided; `dates`, how many init times there are; `autocorrelation`
+        of neighbours; and `effective_dates`, how many independent init times would tell as much
+        (see `scoring.cosines`). NaN with too few init times.
 
         Raises
         ------
@@ -58,14 +60,15 @@ class EqualWeightedCosine:
 
     With c_j = sqrt(2/T) sum_t y_t cos(pi j (t - 1/2) / T) of the T values in order, the mean has
     the standard error sqrt(mean c_j^2 / T), j = 1 ... B, and mean / error Student's t
-    distribution with B degrees of freedom. More cosines have more power, fewer bear more
-    autocorrelation.
+    distribution with B degrees of freedom.
 
     Parameters
     ----------
     cosines : int, optional
-        B; by default 0.4 T^(2/3), rounded down, as the authors recommend. With T - 1 it is the
-        t-test for independent values.
+        B; with T - 1 it is the t-test for independent values. By default as many as the
+        autocorrelation of each series bears, at most 0.4 T^(2/3), and each c_j divided by its
+        standard deviation, beside the mean's, in a first-order autoregression like the series:
+        `Weights.adapted` of `scoring.cosines`.
     """
 
     cosines: int | None = None
@@ -73,28 +76,29 @@ class EqualWeightedCosine:
     @property
     def name(self) -> str:
         """With the number of cosines."""
-        number = "0.4 T^(2/3)" if self.cosines is None else f"{self.cosines}"
+        number = "up to 0.4 T^(2/3) flattened" if self.cosines is None else f"{self.cosines}"
         return f"EWC t-test with {number} cosines (Lazarus et al. 2018)"
-
-    def degrees(self, dates: int) -> int:
-        """Cosines for a number of init times; 0 if there are too few."""
-        # 1e-9: 0.4 * 125^(2/3) is 10, but a little less in floating point.
-        chosen = int(0.4 * dates ** (2 / 3) + 1e-9) if self.cosines is None else self.cosines
-        return chosen if chosen < dates else 0
 
     def of(self, sample: Sample, level: float = 0.95) -> xr.Dataset:
         """See `Test.of`."""
         result = _Result(sample, level, self.name)
         for dates, cells in sample.parts():
-            degrees = self.degrees(dates.size)
-            if not degrees:
+            number = most(dates.size) if self.cosines is None else self.cosines
+            if not 0 < number < dates.size:
                 continue
             values = sample.values[np.ix_(dates, cells)]
-            error = _standard_error(values - values.mean(axis=0), _cosines(dates.size, degrees))
+            weights = self._weights(values)
+            basis = cosines(dates.size, number)
+            error = standard_error(values - values.mean(axis=0), basis, weights)
             ratio = _ratio(result.estimate[cells], error)
-            p_value = 2 * stdtr(degrees, -np.abs(ratio))
-            result.put(cells, values, error, p_value, stdtrit(degrees, (1 + level) / 2))
+            p_value = 2 * stdtr(weights.degrees, -np.abs(ratio))
+            result.put(cells, values, error, p_value, stdtrit(weights.degrees, (1 + level) / 2))
         return result.dataset("needs at least 4 init times")
+
+    def _weights(self, values: np.ndarray) -> Weights:
+        if self.cosines is None:
+            return Weights.adapted(values)
+        return Weights.equal(self.cosines, values.shape[1])
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class StationaryBootstrap:
     function taken of their means. The distribution of |estimate of the draw - estimate| / error
     of the draw takes the place of Student's, with the errors of `EqualWeightedCosine` in both;
     that this works with few cosines is due to Goncalves and Vogelsang (2011, Econometric Theory
-    27, 745-791). Percentiles of the draws themselves are far too narrow with 30 to 200 dates.
+    27, 745-791). Draws are cut between blocks: their autoregression has the autocorrelation of
+    the sample times 1 - 1 / block length. Percentiles of the draws themselves are far too narrow
+    with 30 to 200 dates.
 
     Parameters
     ----------
@@ -155,17 +161,21 @@ class StationaryBootstrap:
         positions = stationary_positions(dates.size, length, self.draws, generator)
         counts = np.zeros((self.draws, len(sample.values)))
         counts[:, dates] = _drawn(positions, np.ones((dates.size, 1)))[0]
-        cosines = _cosines(dates.size, EqualWeightedCosine().degrees(dates.size))
-        drawn_cosines = _drawn(positions, cosines)
+        basis = cosines(dates.size, most(dates.size))
+        drawn_basis = _drawn(positions, basis)
         rank = min(self.draws, int(np.ceil((self.draws + 1) * result.level)))
-        step = max(1, _MOST_VALUES // drawn_cosines[..., 0].size)
+        step = max(1, _MOST_VALUES // drawn_basis[..., 0].size)
         for some in (cells[start : start + step] for start in range(0, cells.size, step)):
             values = sample.values[np.ix_(dates, some)]
             centred = values - values.mean(axis=0)
-            error = _standard_error(centred, cosines)
+            weights = Weights.adapted(values)
+            error = standard_error(centred, basis, weights)
+            cut = np.clip(lag_one_autocorrelation(values), 0, None) * (1 - 1 / length)
+            drawn_weights = weights.among(np.nan_to_num(cut), dates.size)
             estimate = result.estimate[some]
             departures = sample.resampled(counts, some) - estimate
-            ratios = np.abs(_ratio(departures, _standard_error(centred, drawn_cosines)))
+            drawn_error = standard_error(centred, drawn_basis, drawn_weights)
+            ratios = np.abs(_ratio(departures, drawn_error))
             reached = np.abs(_ratio(estimate, error))
             p_value = (1 + (ratios >= reached).sum(axis=0)) / (self.draws + 1)
             width = np.partition(ratios, rank - 1, axis=0)[rank - 1]
@@ -226,7 +236,8 @@ class _Result:
         if not 0 < self.level < 1:
             raise InputError(f"the confidence level is {self.level}, expected between 0 and 1")
         cells = self.sample.values.shape[1]
-        names = ("lower", "upper", "standard_error", "p_value", "autocorrelation")
+        names = ("lower", "upper", "standard_error", "p_value")
+        names += ("autocorrelation", "effective_dates")
         self.arrays.update({name: np.full(cells, np.nan) for name in names})
         self.arrays["dates"] = np.isfinite(self.sample.values).sum(axis=0)
 
@@ -251,6 +262,7 @@ class _Result:
             "standard_error": error,
             "p_value": p_value,
             "autocorrelation": lag_one_autocorrelation(values),
+            "effective_dates": effective_dates(values),
         }
         for name, array in found.items():
             self.arrays[name][cells] = array
@@ -270,12 +282,6 @@ class _Result:
         return xr.Dataset(bare, attrs=attributes)
 
 
-def _cosines(size: int, number: int) -> np.ndarray:
-    """The lowest cosines, of unit sum of squares, (time, cosine)."""
-    time = np.arange(size)[:, None] + 0.5
-    return np.sqrt(2 / size) * np.cos(np.pi * time * np.arange(1, number + 1) / size)
-
-
 def _drawn(positions: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Sums over times of a draw of a basis, by the position drawn, (basis, draw, position).
 
@@ -285,18 +291,6 @@ def _drawn(positions: np.ndarray, basis: np.ndarray) -> np.ndarray:
     places = (np.arange(draws)[:, None] * size + positions).ravel()
     sums = [np.bincount(places, np.tile(row, draws), draws * size) for row in basis.T]
     return np.stack(sums).reshape(-1, draws, size)
-
-
-def _standard_error(centred: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-    """Of the mean of a series, (cell,), with cosines (time, cosine); or of the means of draws of
-    it, (draw, cell), with (cosine, draw, time)."""
-    n = len(centred)
-    if cosines.ndim == 2:
-        return np.sqrt(((cosines.T @ centred) ** 2).mean(axis=0) / n)
-    total = 0.0
-    for cosine in cosines:
-        total = total + (cosine @ centred) ** 2
-    return np.sqrt(total / (len(cosines) * n))
 
 
 def _ratio(estimate: np.ndarray, error: np.ndarray) -> np.ndarray:

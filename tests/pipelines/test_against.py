@@ -120,7 +120,7 @@ def test_a_forecast_is_scored_alike_and_files_lie_beside_the_scores(pair, told):
     assert list(table.columns) == [
         "score", "estimator", "channel", "units", "region", "lead_hours", "this", "other",
         "difference", "lower", "upper", "p_value", "significant", "skill", "skill_lower",
-        "skill_upper", "standard_error", "autocorrelation", "dates",
+        "skill_upper", "standard_error", "autocorrelation", "effective_dates", "dates",
     ]  # fmt: skip
     row = table.query(
         "score == 'rmse' and channel == 'z500' and region == 'globe' and lead_hours == 48"
@@ -253,6 +253,27 @@ def test_too_few_common_dates_are_refused_and_nothing_is_written(pair):
     with pytest.raises(InputError, match="at least 4 init times, found 3"):
         compare(pair.result, few)
     assert sorted(path.name for path in pair.result.output.iterdir()) == before
+
+
+def repeated(pair: Pair, times: int, noise: float) -> tuple[ScoreResult, Scored]:
+    """The first forecast on many dates that are all alike but for noise, and itself without."""
+    rng = np.random.default_rng(5)
+    sums = pair.result.sums.to_dataset().isel(init_time=np.zeros(times, int))
+    days = np.datetime64("2006-01-01", "ns") + np.arange(times) * np.timedelta64(1, "D")
+    sums = sums.assign_coords(init_time=days)
+    steps = xr.DataArray(rng.normal(size=times), {"init_time": days}, "init_time")
+    noisy = {
+        name: one * (1 + noise * steps) for name, one in sums.items() if "weight" not in str(name)
+    }
+    same = Scored(Sums.from_dataset(sums), Scored.of(pair.result).units, "same")
+    return replace(pair.result, sums=Sums.from_dataset(sums.assign(noisy))), same
+
+
+def test_few_dates_are_said_to_tell_little_and_many_are_not(pair):
+    notes = compare(pair.result, Scored.load(pair.scored)).differences.attrs["notes"]
+    assert any("at least 12.7 standard errors" in note for note in notes)
+    notes = compare(*repeated(pair, 60, 0.1)).differences.attrs["notes"]
+    assert not any("standard errors" in note or "so alike" in note for note in notes)
 
 
 def test_another_truth_is_noted(pair):

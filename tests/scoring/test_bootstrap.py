@@ -8,6 +8,7 @@ from scoring.bootstrap import (
     lag_one_autocorrelation,
     stationary_positions,
 )
+from scoring.cosines import Weights
 from scoring.sample import of_mean
 from scoring.significance import StationaryBootstrap
 from tests.scoring.series import PROCESSES, dated, series
@@ -85,11 +86,16 @@ def test_bootstrap_is_its_definition_one_draw_at_a_time():
     generator = (Key(5) / 24 / "3").generator()
     positions = stationary_positions(24, 3.0, 99, generator)
 
-    def error(one: np.ndarray) -> float:
-        return np.sqrt((fft.dct(one, norm="ortho")[1:4] ** 2).mean() / 24)
+    weights = Weights.adapted(values[:, None])
+    cut = lag_one_autocorrelation(values[:, None]) * (1 - 1 / 3)
 
-    ratios = [abs(one.mean() - values.mean()) / error(one) for one in values[positions]]
-    reached = abs(values.mean()) / error(values)
+    def error(one: np.ndarray, weights: Weights) -> float:
+        squares = fft.dct(one, norm="ortho")[1:4] ** 2  # 0.4 * 24^(2/3) = 3.3
+        return np.sqrt((weights.values[:, 0] * squares).sum() / 24)
+
+    drawn = weights.among(cut, 24)
+    ratios = [abs(one.mean() - values.mean()) / error(one, drawn) for one in values[positions]]
+    reached = abs(values.mean()) / error(values, weights)
     assert result.p_value.item() == (1 + np.sum(np.array(ratios) >= reached)) / 100
-    half = np.sort(ratios)[94] * error(values)
+    half = np.sort(ratios)[94] * error(values, weights)
     assert (result.upper - result.estimate).item() == pytest.approx(half)
