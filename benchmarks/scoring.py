@@ -1,7 +1,8 @@
 """Ensemble scores side by side with peers, on one machine, in one run.
 
 ``python benchmarks/scoring.py`` prints tables for 50, 1,000 and 7,424 members on 181 x 360 cells,
-in float32 and on one thread; its last line is one line of JSON.
+in float32 and on one thread; its last line is one line of JSON. With ``--store`` it also measures
+what memory scoring a store of 3 GB takes (`benchmarks/scoring_memory.py`; minutes).
 
 Every implementation gets the ensemble in the layout it likes best. Runs go round by round, so that
 a busy moment hits all alike, and the shortest counts: CPU time on one thread, wall time on two.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -260,13 +262,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=181)
     parser.add_argument("--columns", type=int, default=360)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--store", type=int, nargs="?", const=7424, metavar="MEMBERS")
     arguments = parser.parse_args()
-    results = {}
+    results: dict[int | str, dict[str, float | str]] = {}
     for size in arguments.members:
         case = Case.drawn(size, arguments.rows, arguments.columns)
         lines = measured(case, arguments.rounds)
         table(lines, case)
         results[size] = summary(lines)
+    if arguments.store:
+        script = Path(__file__).with_name("scoring_memory.py")
+        command = [sys.executable, "-P", str(script), "--members", str(arguments.store)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        *lines, last = done.stdout.splitlines()
+        print("\n".join(lines))
+        results["store"] = json.loads(last)
     print(json.dumps(results))
 
 

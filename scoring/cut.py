@@ -1,8 +1,8 @@
 """Sorted members divided by thresholds: how many lie on each side, and how far beyond.
 
 Threshold-weighted scores, Brier scores, ranks and exceedance need nothing else of an ensemble.
-A threshold v is found by bisection; sums beyond it are those of whole blocks of the sorted
-members, and of the one block that v divides.
+A threshold v is found by bisection; sums up to it are those of whole blocks of the sorted
+members, and of the first members of the one block that v divides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 # Products of larger matrices wake the threads of OpenBLAS, which cost more than they give.
 _MULTIPLIED = 2**17
-SEARCHED, WORKED = 2**15, 2**13  # values dealt with at a time, so that they stay in cache
+_SEARCHED, _WORKED = 2**14, 2**15  # values dealt with at a time, so that they stay in cache
 
 
 class Sorted(Protocol):
@@ -58,47 +58,40 @@ class Cut:
     @cached_property
     def below(self) -> np.ndarray:
         """Members strictly below each threshold, (cell, threshold) int."""
-        below = self.not_above.copy()
-        value = self._exact
-        last = np.take_along_axis(self.members.padded, np.maximum(below - 1, 0), axis=1)
-        cells = np.flatnonzero(((last == value) & (below > 0)).any(axis=1))
-        if cells.size:
-            lower = np.nextafter(value[cells], -np.inf)
-            padded, size = self.members.padded[cells], self.members.size
-            below[cells] = count_not_above(padded, lower, size)
+        below, flat = self.not_above.copy(), self.members.padded.reshape(-1)
+        start = np.broadcast_to(self._cells * self._width, below.shape)
+        last = flat.take(start + np.maximum(below - 1, 0))
+        tied = (last == self._exact) & (below > 0)
+        if tied.any():
+            lower = np.nextafter(self._exact[tied], -np.inf)[:, None]
+            below[tied] = _count(flat, self.members.size, lower, start[tied][:, None])[:, 0]
         return below
 
     @cached_property
     def excess(self) -> np.ndarray:
         """Sum of (d - v)_+, (cell, threshold)."""
-        after = self._width - (self._block + 1) * self._length
-        beyond = self.members.prefix[-1, 0][:, None] - self._sums_of_blocks(0, 1)
-        return self._over[0] + beyond - after * self.values - self._surplus * self._last_over
+        above = self._width - self._count
+        return self._sums_above[0] - above * self.values - self._surplus * self._last_over
 
     @cached_property
     def ranked_excess(self) -> np.ndarray:
         """Sum of w (d - v)_+, w_i = 2i - M - 1, (cell, threshold)."""
-        width, size, after = self._width, self.members.size, (self._block + 1) * self._length
-        weight = width * (width - size) - after * (after - size)
-        beyond = self.members.prefix[-1, 1][:, None] - self._sums_of_blocks(1, 1)
-        divided = self._weighted(self._over)
-        return divided + beyond - weight * self.values - width * self._surplus * self._last_over
+        width, size = self._width, self.members.size
+        weight = width * (width - size) - self._count * (self._count - size)
+        padding = width * self._surplus * self._last_over
+        return self._sums_above[1] - weight * self.values - padding
 
     @cached_property
     def shortfall(self) -> np.ndarray:
         """Sum of (v - d)_+, (cell, threshold)."""
-        before = self._block * self._length
-        beyond = before * self.values - self._sums_of_blocks(0, 0)
-        return self._under[0] + beyond - self._surplus * self._last_under
+        return self._count * self.values - self._sums_below[0] - self._surplus * self._last_under
 
     @cached_property
     def ranked_shortfall(self) -> np.ndarray:
         """Sum of w (v - d)_+, w_i = 2i - M - 1, (cell, threshold)."""
-        before = self._block * self._length
-        weight = before * (before - self.members.size)
-        beyond = weight * self.values - self._sums_of_blocks(1, 0)
-        divided = self._weighted(self._under)
-        return divided + beyond - self._width * self._surplus * self._last_under
+        weight = self._count * (self._count - self.members.size)
+        padding = self._width * self._surplus * self._last_under
+        return weight * self.values - self._sums_below[1] - padding
 
     @property
     def _length(self) -> int:
@@ -126,77 +119,91 @@ class Cut:
         return np.arange(len(self.values))[:, None]
 
     @cached_property
+    def _count(self) -> np.ndarray:
+        """Members at or below each threshold, (cell, threshold) int; with the last one, also
+        its repetitions."""
+        count = self.not_above.astype(np.intp)
+        return np.where(count == self.members.size, self._width, count)
+
+    @cached_property
     def _block(self) -> np.ndarray:
-        """The block that each threshold divides: no member of those before it lies above the
-        threshold, none of those after it below."""
+        """The block that each threshold divides."""
         # The length is a power of two, and shifts are many times faster than divisions.
-        return np.maximum(self.not_above.astype(np.intp) - 1, 0) >> (self._length.bit_length() - 1)
+        return np.maximum(self._count - 1, 0) >> (self._length.bit_length() - 1)
 
     @cached_property
-    def _over(self) -> np.ndarray:
-        return self._sums_of_divided(1)
+    def _sums_above(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of d and of w d over the members above, (cell, threshold) each."""
+        whole, before = self.members.prefix[-1], self._sums_of_blocks(self._block + 1)
+        within = self._sums_of_divided(1)
+        plain, ranked = (
+            whole[which][:, None] - before[which] + within[which] for which in range(2)
+        )
+        return plain, ranked
 
     @cached_property
-    def _under(self) -> np.ndarray:
-        return self._sums_of_divided(-1)
+    def _sums_below(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of d and of w d over the members at or below, (cell, threshold) each."""
+        before, within = self._sums_of_blocks(self._block), self._sums_of_divided(0)
+        return before[0] + within[0], before[1] + within[1]
 
-    def _sums_of_divided(self, sign: int) -> np.ndarray:
-        """Sums of (d - v)_+, or with sign -1 of (v - d)_+, over the divided block, plain and by
-        position, (2, cell, threshold).
+    def _sums_of_blocks(self, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of d and of w d over so many blocks."""
+        cells, prefix = len(number), self.members.prefix.reshape(-1)
+        place = 2 * cells * number + self._cells
+        return prefix.take(place), prefix.take(place + cells)
+
+    def _sums_of_divided(self, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of d and of w d over the part of the divided block that lies at or below the
+        threshold (0) or above it (1).
 
         In float64, since a threshold may lie far from members that are near each other.
         """
-        blocks = self.members.blocks.reshape(-1, self._length)
-        places = (self._block + self._cells * (len(blocks) // len(self._exact))).ravel()
-        values = self.values.ravel()
-        sums = np.empty((values.size, 2))
-        step = max(1, WORKED // self._length)
-        for first in range(0, values.size, step):
+        length, blocks = self._length, self.members.blocks
+        places = (self._block + self._cells * blocks.shape[1]).ravel()
+        count = (self._count - self._block * length).ravel()
+        blocks, sums = blocks.reshape(-1, length), np.empty((places.size, 2))
+        part, basis = _parts(length, blocks.dtype)[side], _basis(length, sums.dtype)
+        step = max(1, _WORKED // length)
+        for first in range(0, places.size, step):
             some = slice(first, first + step)
-            amounts = blocks.take(places[some], axis=0).astype(np.float64)
-            amounts -= values[some, None]
-            amounts *= sign
-            np.maximum(amounts, 0, out=amounts)
-            np.matmul(amounts, _basis(self._length, amounts.dtype), out=sums[some])
-        return sums.T.reshape(2, *self._exact.shape)
-
-    def _weighted(self, sums: np.ndarray) -> np.ndarray:
-        """Sum of w times the amounts of the divided block."""
-        return 2 * sums[1] + (2 * self._block * self._length - self.members.size + 1) * sums[0]
-
-    def _sums_of_blocks(self, which: int, divided: int) -> np.ndarray:
-        """Sums of d (0) or w d (1) over the blocks before the divided one, or (1) with it."""
-        cells = len(self._exact)
-        place = (2 * self._block + (2 * divided + which)) * cells + self._cells
-        return self.members.prefix.reshape(-1).take(place)
+            amounts = blocks.take(places[some], axis=0)
+            amounts *= part.take(count[some], axis=0)
+            np.matmul(amounts.astype(sums.dtype), basis, out=sums[some])
+        plain, by_position = sums.reshape(*self._exact.shape, 2).transpose(2, 0, 1)
+        rank = 2 * length * self._block - self.members.size + 1
+        return plain, 2 * by_position + rank * plain
 
 
-def block_sums(blocks: np.ndarray) -> np.ndarray:
+def block_sums(blocks: np.ndarray, out: np.ndarray) -> None:
     """Sums of the values of each block, and of 0, 1, ... times them.
 
     Parameters
     ----------
     blocks : numpy.ndarray
         (block, length), contiguous.
-
-    Returns
-    -------
-    numpy.ndarray
-        (block, 2), of the same type.
+    out : numpy.ndarray
+        (block, 2), of the same type, to be filled.
     """
     number, length = blocks.shape
     basis = _basis(length, blocks.dtype)
-    sums = np.empty((number, 2), blocks.dtype)
     step = max(1, _MULTIPLIED // length)
     for first in range(0, number, step):
         some = slice(first, first + step)
-        np.matmul(blocks[some], basis, out=sums[some])
-    return sums
+        np.matmul(blocks[some], basis, out=out[some])
 
 
 @cache
 def _basis(length: int, dtype: np.dtype) -> np.ndarray:
     return np.stack([np.ones(length), np.arange(length)], axis=1).astype(dtype)
+
+
+@cache
+def _parts(length: int, dtype: np.dtype) -> np.ndarray:
+    """Which values of a block are the first 0, 1, ... and which are the others, as 1 and 0,
+    (2, length + 1, length)."""
+    first = np.tri(length + 1, length, -1, dtype)
+    return np.stack([first, 1 - first])
 
 
 def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:
@@ -218,27 +225,36 @@ def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> 
         The shape of `values`, int32; any for NaN.
     """
     cells, width = ascending.shape
-    flat, wanted = ascending.reshape(-1), values.reshape(cells, -1)
-    count = np.empty(wanted.shape, np.int32)
-    rows = max(1, SEARCHED // max(1, wanted.shape[1]))
-    for first in range(0, cells, rows):
+    start = np.arange(0, cells * width, width)[:, None]
+    wanted = values.reshape(cells, -1)
+    return _count(ascending.reshape(-1), entries, wanted, start).reshape(values.shape)
+
+
+def _count(flat: np.ndarray, entries: int, values: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """How many of the entries from `start` on, (cell, 1), lie at or below values, (cell, n)."""
+    count = np.empty(values.shape, np.int32)
+    rows = max(1, _SEARCHED // max(1, values.shape[1]))
+    for first in range(0, len(values), rows):
         some = slice(first, first + rows)
-        start = np.arange(first, min(first + rows, cells))[:, None] * width
-        count[some] = _search(flat, entries, wanted[some], start) - start
-    return count.reshape(values.shape)
+        np.subtract(
+            _search(flat, entries, values[some], start[some]),
+            start[some],
+            out=count[some],
+            casting="same_kind",
+        )
+    return count
 
 
 def _search(flat: np.ndarray, left: int, values: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Where among the `left` entries from `start` on the first above each value is."""
     place = np.empty(values.shape, np.intp)
     place[...] = start
-    entry = np.empty(values.shape, flat.dtype)
-    reached, step = np.empty(values.shape, bool), np.empty(values.shape, np.int32)
+    entry, reached = np.empty(values.shape, flat.dtype), np.empty(values.shape, bool)
     while left > 0:
         half = (left + 1) // 2
         flat[half - 1 :].take(place, out=entry, mode="clip")
         np.less_equal(entry, values, out=reached)
-        np.multiply(reached.view(np.int8), np.int32(half), out=step)
-        place += step
+        # Products of the narrowest type that holds them: an eighth of the memory of a place.
+        place += reached.view(np.uint8) * np.min_scalar_type(half).type(half)
         left //= 2
     return place

@@ -104,8 +104,11 @@ class ExtremeForecastIndex(Statistic):
 
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
-        missing = np.isnan(tile.references[self.climate]).any(axis=1)
-        return np.where(missing, np.nan, self.integral.index(tile, self.climate))
+        index = self.integral.index(tile, self.climate)
+        quantiles = tile.references[self.climate]
+        # Sums of squares tell of missing quantiles without an array of flags.
+        missing = np.isnan(np.vecdot(quantiles, quantiles))
+        return np.where(missing, np.nan, index)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
-from scoring.tile import Tile
+from scoring.tile import Tile, less_truth
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Reference:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """Quantile minus truth, (cell, level), in the precision of the members."""
-        values = tile.references[self].astype(tile.dtype, copy=False)
-        return values - tile.truth[:, None].astype(tile.dtype, copy=False)
+        return less_truth(tile.references[self], tile)
 
     def field(self, fields: Mapping[str, xr.DataArray], cells: xr.DataArray) -> np.ndarray:
         """The quantiles at some cells, (*cells, level).
@@ -115,8 +114,7 @@ class Constants:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """Threshold minus truth, (cell, threshold), in the precision of the members."""
-        truth = tile.truth[:, None].astype(tile.dtype, copy=False)
-        return np.array(self.values, tile.dtype) - truth
+        return less_truth(np.array(self.values), tile)
 
 
 class Thresholds(Protocol):

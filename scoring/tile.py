@@ -13,6 +13,7 @@ blocks and over one block that the threshold divides (`scoring/cut.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +23,10 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import InputError
-from scoring.cut import SEARCHED, Cut, block_sums, count_not_above
+from scoring.cut import Cut, count_not_above
+from scoring.sorting import LONGEST, block_length, padded_size, sort_blocks, subtract
 
 TILE_VALUES = 2**19
-_LONGEST = 128  # members summed in their own precision
-_SLAB = 64  # members moved at a time where members are not contiguous
 
 
 class TooFewMembersError(InputError):
@@ -113,7 +113,11 @@ class Tile:
     ----------
     padded : numpy.ndarray
         (cell, block * length), float32 or float64: member minus truth, ascending along members,
-        the last one repeated until the last block is full.
+        the last one repeated until the last block is full; NaN in cells where a member or the
+        truth is missing or infinite.
+    sums : numpy.ndarray
+        (cell, block, 2), of the same type: of each block the sums of its values, and of 0, 1, ...
+        times them.
     size : int
         Number of members, M.
     truth : numpy.ndarray
@@ -127,6 +131,7 @@ class Tile:
     """
 
     padded: np.ndarray
+    sums: np.ndarray
     size: int
     truth: np.ndarray
     source: np.ndarray
@@ -146,8 +151,17 @@ class Tile:
 
     @property
     def centred(self) -> np.ndarray:
-        """Member minus truth in the members' own order, (cell, member), a new array."""
-        return self.source.reshape(-1, self.size) - self.truth[:, None]
+        """Member minus truth in the members' own order, (cell, member), a new array; NaN in cells
+        that are missing."""
+        centred = np.empty((self.truth.size, self.size), self.dtype)
+        subtract(self.source.reshape(-1, self.size), self.truth[:, None], centred)
+        centred[self.missing] = np.nan
+        return centred
+
+    @cached_property
+    def missing(self) -> np.ndarray:
+        """Whether a member or the truth is missing or infinite, (cell,)."""
+        return np.isnan(self.padded[:, 0])
 
     @cached_property
     def blocks(self) -> np.ndarray:
@@ -161,9 +175,8 @@ class Tile:
         (block + 1, 2, cell), float64, the repeated last member included.
         """
         cells, number, length = self.blocks.shape
-        within = block_sums(self.blocks.reshape(-1, length))
         prefix = np.zeros((number + 1, 2, cells))
-        prefix[1:] = within.reshape(cells, number, 2).transpose(1, 2, 0)
+        prefix[1:] = self.sums.transpose(1, 2, 0)
         prefix[1:, 1] *= 2
         prefix[1:, 1] += prefix[1:, 0] * (2.0 * length * np.arange(number) - self.size + 1)[:, None]
         for block in range(number):  # many times faster than numpy.cumsum
@@ -211,7 +224,8 @@ class Tile:
     def _squares(self, padded: np.ndarray) -> np.ndarray:
         """Sum of squares over members, (cell,), float64."""
         cells, width = padded.shape
-        parts = padded.reshape(cells, -1, width if width <= _LONGEST else block_length(self.size))
+        # The longest parts that are whole blocks.
+        parts = padded.reshape(cells, -1, math.gcd(width, LONGEST) if width > LONGEST else width)
         last = padded[:, -1].astype(np.float64)
         sums = np.vecdot(parts, parts).sum(axis=1, dtype=np.float64)
         return sums - (width - self.size) * last**2
@@ -235,13 +249,7 @@ class Tile:
     def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
         """Sum over many thresholds of a weight times the members not above, (cell,), float64."""
         values = np.ascontiguousarray(thresholds.deviations(self))
-        total = np.empty(self.truth.size)
-        step = max(1, SEARCHED // weights.size)
-        for first in range(0, total.size, step):
-            some = slice(first, first + step)
-            count = count_not_above(self.padded[some], values[some], self.size)
-            total[some] = np.vecdot(count, weights)
-        return total
+        return count_not_above(self.padded, values, self.size) @ weights
 
     def ordered(self, positions: np.ndarray) -> np.ndarray:
         """The members at some positions of their order, counted from 0, (cell, position)."""
@@ -250,10 +258,9 @@ class Tile:
     @cached_property
     def parts(self) -> list[tuple[np.ndarray, Tile]]:
         """Cells with the same members there, and the tile of these members; others have none."""
-        missing = np.isnan(self.deviations[:, -1])
-        if not missing.any():
-            return [(np.arange(missing.size), self)]
-        present = ~np.isnan(self.source.reshape(-1, self.size))
+        if not self.missing.any():
+            return [(np.arange(self.truth.size), self)]
+        present = np.isfinite(self.source.reshape(-1, self.size))
         present[np.isnan(self.truth)] = False
         # Which ones are missing matters only where members depend on each other.
         kinds = present if self.structure.dependent else present.sum(axis=1, keepdims=True)
@@ -266,33 +273,42 @@ class Tile:
     def _of(self, cells: np.ndarray, present: np.ndarray) -> Tile:
         """The tile of these cells with the members present, (cell, member), as many in each."""
         size = int(present[0].sum())
-        padded = np.empty((cells.size, padded_size(size)), self.padded.dtype)
-        padded[:, :size] = self.padded[cells, :size]
-        padded[:, size:] = padded[:, size - 1, None]
+        padded = np.empty((cells.size, padded_size(size)), self.dtype)
         source = self.source.reshape(-1, self.size)[cells][present].reshape(-1, size)
+        subtract(source, self.truth[cells, None], padded[:, :size])
         structure = Structure.independent(size)
         if self.structure.dependent:
             there = present[0]
             structure = Structure(self.structure.groups[there], self.structure.pairs[there])
         references = {name: values[cells] for name, values in self.references.items()}
-        return Tile(padded, size, self.truth[cells], source, structure, references)
+        sums = sort_blocks(padded, size)
+        return Tile(padded, sums, size, self.truth[cells], source, structure, references)
+
+
+def less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:
+    """Values less the truth as members are: rounded to the precision of the members before and
+    after, so that a value equal to a member stays equal.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (cell, n) or (n,)
+    tile : Tile
+        With the truth.
+
+    Returns
+    -------
+    numpy.ndarray
+        (cell, n), in the precision of the members.
+    """
+    less = np.empty((tile.truth.size, values.shape[-1]), tile.dtype)
+    subtract(values.astype(tile.dtype, copy=False), tile.truth[:, None], less)
+    return less
 
 
 def rank_weights(size: int) -> np.ndarray:
     """w_i = 2i - M - 1 for i = 1..M, (member,), float64."""
     return np.arange(1 - size, size, 2, dtype=np.float64)
-
-
-def block_length(size: int) -> int:
-    """Members in a block: a power of two near the square root of their number, 16 to 128."""
-    balanced = 1 << (size.bit_length() + 1) // 2
-    return min(max(16, min(balanced, _LONGEST)), 1 << (size - 1).bit_length())
-
-
-def padded_size(size: int) -> int:
-    """Members in whole blocks."""
-    length = block_length(size)
-    return -(-size // length) * length
 
 
 def tiles(
@@ -330,6 +346,8 @@ def tiles(
     """
     outer, size, inner = forecast.shape
     dtype = forecast.dtype if forecast.dtype in (np.float32, np.float64) else np.float64
+    if not np.isfinite(truth).all():
+        truth = np.where(np.isfinite(truth), truth, np.nan)  # infinite is missing
     width = padded_size(size)
     cells = max(1, tile_values // width)
     rows = max(1, min(outer, cells // max(inner, 1)))
@@ -341,25 +359,13 @@ def tiles(
         target = truth[start : start + rows, left : left + columns]
         padded = buffer[: target.size]
         deviations = padded.reshape(*target.shape, width)[..., :size]
-        _subtract(source, target[..., None], deviations)
-        deviations.sort(axis=-1)
-        padded[:, size:] = padded[:, size - 1, None]
+        subtract(source, target[..., None], deviations)
+        sums = sort_blocks(padded, size)
         # A tile of several rows is as wide as the array, so its cells are contiguous.
         first = start * inner + left
         place = slice(first, first + target.size)
         beside = {name: values[place] for name, values in (references or {}).items()}
-        yield place, Tile(padded, size, target.ravel(), source, structure, beside)
-
-
-def _subtract(source: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
-    """`source` minus `target`, members along the last axis."""
-    if source.strides[-1] == source.itemsize:
-        np.subtract(source, target, out=out, casting="same_kind")
-        return
-    # Members far from each other in memory: turn a few at a time, in cache.
-    for first in range(0, source.shape[-1], _SLAB):
-        some = slice(first, first + _SLAB)
-        out[..., some] = np.subtract(source[..., some], target, dtype=out.dtype)
+        yield place, Tile(padded, sums, size, target.ravel(), source, structure, beside)
 
 
 def three_axes(forecast: np.ndarray, axis: int) -> np.ndarray:

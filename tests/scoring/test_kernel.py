@@ -5,14 +5,18 @@ import properscoring
 import pytest
 import scoringrules
 
-from scoring.crps import CRPS, FAIR, STANDARD, ExpectedCRPS, SubEnsemble
-from scoring.moments import Variance
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, ExpectedCRPS, SubEnsemble
+from scoring.extremes import DISCRETE, ExtremeForecastIndex
+from scoring.moments import MeanError, Variance
+from scoring.probability import BrierScore, Exceedance
+from scoring.quantiles import Quantiles
 from scoring.rank import Rank
-from scoring.statistic import OMIT, evaluate_arrays
-from scoring.thresholds import Constants
+from scoring.statistic import OMIT, PROPAGATE, evaluate_arrays
+from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure, three_axes, tiles
-from scoring.weighted import Above, ThresholdWeightedCRPS
+from scoring.weighted import Above, Below, OutcomeWeightedCRPS, ThresholdWeightedCRPS
 
+PERCENTILES = Reference("climate", tuple(np.linspace(0, 1, 101)))
 SIZES = (1, 2, 3, 15, 16, 17, 50, 64, 65, 300, 1000)
 TRUTHS = ("continuous", "tied", "zero_inflated", "constant", "far")
 
@@ -119,3 +123,64 @@ def test_expected_scores_are_those_of_each_size():
         np.testing.assert_allclose(curve[:, place], expected, rtol=1e-14)
     standard = evaluate_arrays((CRPS(STANDARD),), forecast, truth)[CRPS(STANDARD)]
     np.testing.assert_allclose(curve[:, -1], standard, rtol=1e-12)
+
+
+EVERYTHING = (
+    CRPS(FAIR),
+    CRPS(STRATIFIED),
+    Variance(),
+    Rank(),
+    Quantiles(),
+    ThresholdWeightedCRPS(Above(Constants((0.0, 1.5)))),
+    ThresholdWeightedCRPS(Below(Constants((0.0, 1.5)))),
+    OutcomeWeightedCRPS(Above(Constants((0.0, 1.5)))),
+    BrierScore(Constants((0.0, 1.5))),
+    ExtremeForecastIndex(PERCENTILES, DISCRETE),
+    ExtremeForecastIndex(PERCENTILES),
+)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT])
+def test_infinite_is_missing(missing, dtype):
+    forecast, truth = (array.astype(dtype) for array in case("continuous", 200))
+    climate = np.sort(case("continuous", 101, seed=1)[0].T, axis=1).astype(dtype)
+    options = {"missing": missing, "references": {PERCENTILES: climate}}
+    structure = Structure(np.repeat([0, 1], 100), np.full(200, -1))
+    gaps, infinite = (forecast.copy(), truth.copy()), (forecast.copy(), truth.copy())
+    places = ((7, 2, np.inf), (9, 3, -np.inf), (0, 4, np.inf), (1, 4, -np.inf), (5, 6, np.inf))
+    for member, cell, value in places:
+        gaps[0][member, cell], infinite[0][member, cell] = np.nan, value
+    gaps[0][6, 6], infinite[0][6, 6] = np.nan, np.nan
+    gaps[1][8], infinite[1][8] = np.nan, -np.inf
+    expected = evaluate_arrays(EVERYTHING, *gaps, structure=structure, **options)
+    found = evaluate_arrays(EVERYTHING, *infinite, structure=structure, **options)
+    for statistic, values in found.items():
+        np.testing.assert_array_equal(values, expected[statistic])
+        assert np.isnan(values[8]).all()
+        assert np.isnan(values[2]).all() == (missing is PROPAGATE)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("members", [50, 7424])
+def test_a_truth_in_float64_is_not_rounded_to_the_precision_of_the_members(members, axis):
+    rng = np.random.default_rng(4)
+    forecast = (54_000 + 60 * rng.standard_normal((members, 30))).astype(np.float32)
+    truth = 54_000 + 60 * rng.standard_normal(30) + 1e-3
+    # A member on the threshold is not above it, whatever the truth.
+    threshold = float(forecast[3, 0])
+    statistics = CRPS(FAIR), Exceedance(Constants((threshold,))), MeanError()
+    found = evaluate_arrays(statistics, np.moveaxis(forecast, 0, axis), truth, axis)
+    wide = forecast.T.astype(float)
+    expected = scoringrules.crps_ensemble(truth, wide, estimator="pwm", backend="numpy")
+    np.testing.assert_allclose(found[statistics[0]], expected, rtol=2e-7)
+    above = (forecast > np.float32(threshold)).mean(axis=0)
+    np.testing.assert_allclose(found[statistics[1]][:, 0], above, atol=1e-15)
+    np.testing.assert_allclose(found[statistics[2]], wide.mean(axis=1) - truth, atol=1e-4)
+
+
+def test_whole_numbers_do_not_wrap():
+    forecast, truth = np.array([[1, 9], [3, 4]], np.uint8), np.array([2, 7], np.uint8)
+    for axis in (0, 1):
+        found = evaluate_arrays((MeanError(),), forecast, truth, axis)[MeanError()]
+        np.testing.assert_array_equal(found, forecast.mean(axis=axis) - truth)
