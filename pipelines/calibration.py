@@ -163,8 +163,7 @@ def apply(
     else:
         layout = layout_alike(dataset, calibration.channels, run.provenance)
         replace_whole(
-            output,
-            lambda draft: fill_members(draft, layout, dataset.completed.values, run.members(draft)),
+            output, lambda draft: fill_members(draft, layout, run.usable, run.members(draft))
         )
     return output
 
@@ -268,6 +267,12 @@ class _Application:
             "raw": self.forecast.attrs.get("fingerprint", ""),
         })  # fmt: skip
 
+    @property
+    def usable(self) -> np.ndarray:
+        """Members that can be calibrated, (init_time, number): at least two of a date."""
+        completed = self.forecast.completed.values
+        return completed & (completed.sum(axis=1, keepdims=True) > 1)
+
     def write_quantiles(self, path: Path) -> None:
         """A store of quantiles."""
         levels = self.calibration.method.levels
@@ -293,7 +298,7 @@ class _Application:
         shape = (sizes[0], len(self.calibration.channels), *sizes[1:])
         scratch = path.with_name(f"{path.name}.members")
         try:
-            for init, completed in enumerate(self.forecast.completed.values):
+            for init, completed in enumerate(self.usable):
                 fields = np.memmap(scratch, np.float32, "w+", shape=shape)
                 fields[:] = np.nan
                 for place, name in enumerate(self.calibration.channels):
@@ -307,8 +312,7 @@ class _Application:
     def _calibrated(self, init: int, name: str) -> Iterator[tuple[np.ndarray, xr.DataArray]]:
         """Leads, and what becomes of them."""
         state = self.calibration.states[name]
-        completed = self.forecast.completed.values[init]
-        if completed.sum() < 2:
+        if not self.usable[init].any():
             return
         sizes = self.forecast[name].sizes
         each = 8 * int(np.prod([sizes[dim] for dim in sizes if dim != "init_time"]))

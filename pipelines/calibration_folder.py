@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data.errors import InputError, StoreError
+from data.errors import ConfigurationError, InputError, StoreError
 from pipelines.calibration_methods import Method, method_from
 from pipelines.labels import SOURCE, decode, encode
 from pipelines.shards import place
@@ -77,9 +77,10 @@ class Calibration:
                 coded.to_zarr(draft / f"{name}.zarr", zarr_format=3, consolidated=False)
             digest = _digest(draft)
             target = folder / f"state-{digest}"
-            if target.exists():
+            if target.exists() and _digest(target) == digest:
                 shutil.rmtree(draft)
             else:
+                shutil.rmtree(target, ignore_errors=True)
                 _synchronise(draft)
                 draft.rename(target)
             description = self._description() | {"state": digest}
@@ -134,7 +135,7 @@ class Calibration:
                 {name: _read_state(state / f"{name}.zarr") for name in channels},
                 _hash(description),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigurationError) as error:
             raise StoreError(
                 f"{folder / _FILE}: is damaged ({type(error).__name__}: {error}); fit it again"
             ) from None
@@ -188,8 +189,12 @@ def check_folder(folder: Path) -> None:
     StoreError
         If so.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        _described(folder)
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / _FILE).exists():
+        raise StoreError(
+            f"{folder}: holds something that is no calibration, nothing was changed; choose "
+            "another place"
+        )
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -91,7 +92,7 @@ class DegreeWise(_OfMembers):
         """See `Method.fit`."""
         if cases.grid is None:
             raise InputError(f"{cases.pair.where}: degree_by_degree needs a global grid")
-        sphere = Sphere(cases.grid)
+        sphere = _sphere(cases.grid)
         about = read_about(cases)
         total, count = None, cases.inits.size
         for row, (members, truth) in enumerate(cases.dates()):
@@ -111,7 +112,13 @@ class DegreeWise(_OfMembers):
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""
         grid = Grid.from_coordinates(members.latitude, members.longitude, "the forecast")
-        return possible(DegreeByDegree.from_state(state, Sphere(grid)).apply(members))
+        return possible(DegreeByDegree.from_state(state, _sphere(grid)).apply(members))
+
+
+@lru_cache(maxsize=1)
+def _sphere(grid: Grid) -> Sphere:
+    """The transform of a grid; its tables take longer than their use."""
+    return Sphere(grid)
 
 
 def read_about(cases: Cases) -> np.ndarray:

@@ -111,7 +111,7 @@ class Mapped(Conformal):
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""
         calibrated = super().apply(state, members)
-        return possible(map_members(members, calibrated.transpose(*calibrated.dims)))
+        return possible(map_members(members, calibrated))
 
 
 def possible(members: xr.DataArray) -> xr.DataArray:

@@ -83,7 +83,9 @@ def layout_alike(forecast: xr.Dataset, channels: Sequence[str], provenance: str)
             f"found dimensions {', '.join(map(str, first.dims))} and attributes "
             f"{sorted(forecast.attrs)}; a quantile method (conformal) takes any forecast"
         )
-    along = [name for name, at in forecast.coords.items() if at.dims == ("number",)]
+    own = {
+        name: at.variable.load() for name, at in forecast.coords.items() if at.dims == ("number",)
+    }
     shards = first.encoding.get("shards")
     attributes = dict(forecast.attrs) | {PROVENANCE: provenance}
     attributes["fingerprint"] = _digest(forecast.attrs["fingerprint"], provenance)
@@ -92,7 +94,7 @@ def layout_alike(forecast: xr.Dataset, channels: Sequence[str], provenance: str)
         grid=Grid.from_coordinates(forecast.latitude, forecast.longitude, "the forecast"),
         init_times=tuple(forecast.init_time.values.astype("datetime64[s]")),
         lead_times=forecast.lead_time.values,
-        members=xr.Dataset(coords={name: forecast[name].variable.load() for name in along}),
+        members=xr.Dataset(coords=own).drop_encoding(),
         block=int(shards[1]) if shards else min(_BLOCK, forecast.sizes["number"]),
         lossless="quantum" not in first.attrs,
         attributes=attributes,

@@ -117,7 +117,7 @@ class DegreeByDegree:
             ("lead_time", "parameter", "degree"),
         )
         fields = xr.DataArray(
-            torch.stack([centre, shift], dim=1).numpy(),
+            np.stack([centre.numpy(), shift.numpy()], axis=1),
             leads | {"field": ["centre", "shift"]},
             ("lead_time", "field", *_FIELD),
         )

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from click.testing import CliRunner
 
 from data.channel import channel
 from data.errors import ConfigurationError, InputError, StoreError
 from data.grid import Grid
+from data.sphere import Sphere
 from pipelines.calibration import FitSettings, apply, fit, update
 from pipelines.calibration_folder import Calibration
 from pipelines.calibration_methods import method_from, read_method
@@ -26,12 +28,14 @@ from scoring.quantiles import ensemble_quantiles
 from scoring.tracking import QuantileTracking
 
 GRID = Grid("legendre-gauss", 8, 16)
+SPHERE = Sphere(GRID)
 INITS = np.datetime64("2006-01-01", "s") + np.arange(24) * np.timedelta64(1, "D")
 LEADS = (np.arange(1, 4) * np.timedelta64(24, "h")).astype("timedelta64[ns]")
 MEMBERS, FITTED = 8, 16
 MEAN, STD = {"t850": 275.0, "ws10m": 4.0}, {"t850": 6.0, "ws10m": 2.0}
 MEMBER_METHODS = ("mapping", "emos", "member_by_member", "degree_by_degree")
 UNTIL = FitSettings(dates=((None, INITS[FITTED - 1]),))
+MEMBER_COORDINATES = ("number", "checkpoint", "pair")
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -63,13 +67,13 @@ class World:
 
 def write_store(path: Path, forecast: xr.Dataset) -> None:
     names = tuple(map(str, forecast.data_vars))
-    along = ("number", "checkpoint", "pair")
+    along = xr.Dataset(coords={name: forecast[name].variable for name in MEMBER_COORDINATES})
     layout = Layout(
         names,
         GRID,
         tuple(forecast.init_time.values.astype("datetime64[s]")),
         forecast.lead_time.values,
-        xr.Dataset(coords={name: forecast[name].variable for name in along}),
+        along.drop_encoding(),
         4,
         False,
         {"title": "test", "source": "myriadcast test", "fingerprint": "abc"},
@@ -101,13 +105,12 @@ def world(tmp_path_factory) -> World:
     })  # fmt: skip
     growth = 0.3 * np.arange(1, 4)[:, None, None]
     for name in MEAN:
-        observed = MEAN[name] + STD[name] * rng.standard_normal((times.size, *GRID.shape))
+        observed = MEAN[name] + STD[name] * smooth(rng, times.size)
         observed = np.maximum(observed, 0.0).astype(np.float32)
         truth[name] = (("time", "latitude", "longitude"), observed, channel(name).attributes)
         values = np.empty((INITS.size, MEMBERS, 3, *GRID.shape), np.float32)
         for init in range(INITS.size):
-            error = rng.standard_normal((3, *GRID.shape))
-            noise = error + 0.5 * rng.standard_normal((MEMBERS, 3, *GRID.shape))
+            noise = smooth(rng, 3) + 0.5 * smooth(rng, MEMBERS, 3)
             values[init] = observed[init + 1 : init + 4] + STD[name] * growth * (noise + 0.3)
         values = np.maximum(values, 0.0)
         values[~completed] = np.nan
@@ -116,6 +119,13 @@ def world(tmp_path_factory) -> World:
     truth.to_zarr(folder / "truth.zarr", zarr_format=3, consolidated=False)
     write_store(folder / "forecast.zarr", forecast)
     return World(folder)
+
+
+def smooth(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Noise that the grid resolves, variance about 1, (*shape, latitude, longitude)."""
+    white = torch.from_numpy(rng.standard_normal((*shape, *GRID.shape)).astype(np.float32))
+    fields = SPHERE.truncate(white).numpy()
+    return fields / fields.std()
 
 
 def truth_of(world: World, name: str, inits: np.ndarray) -> np.ndarray:
@@ -157,7 +167,8 @@ def test_members_spread_as_far_as_they_err_on_later_dates(world, tmp_path, name)
         spread = float(members.var("number", ddof=1).mean())
         ratios.append(np.sqrt((MEMBERS + 1) / MEMBERS * spread / (error**2).mean()))
     assert ratios[0] < 0.6
-    assert abs(ratios[1] - 1) < 0.15
+    # Quantiles at r / (M + 1) spread less than draws: 0.86 for 8 members.
+    assert abs(ratios[1] - 1) < 0.22
 
 
 def test_quantiles_cover_later_dates_and_go_to_a_store(world, tmp_path):
@@ -169,7 +180,7 @@ def test_quantiles_cover_later_dates_and_go_to_a_store(world, tmp_path):
     assert json.loads(found.attrs["calibration"])["method"]["method"] == "conformal"
     truth = truth_of(world, "t850", INITS[FITTED:])
     low, high = found.t850.sel(quantile=0.1).values, found.t850.sel(quantile=0.9).values
-    assert abs(((low <= truth) & (truth <= high)).mean() - 0.8) < 0.03
+    assert abs(((low <= truth) & (truth <= high)).mean() - 0.8) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -215,7 +226,10 @@ def test_learning_day_by_day_is_learning_at_once_and_as_in_real_time(world, tmp_
         QuantileTracking(0.3), quantiles.isel(init_time=past), truth.isel(init_time=past),
         ("latitude", "longitude"),
     )  # fmt: skip
-    issued, _ = calibrate_online(started, quantiles.isel(init_time=new), truth.isel(init_time=new))
+    # What an update learns is not yet in what was issued before it: a moment of latency.
+    latency = np.timedelta64(1, "s")
+    new_quantiles, new_truth = quantiles.isel(init_time=new), truth.isel(init_time=new)
+    issued, _ = calibrate_online(started, new_quantiles, new_truth, latency)
     apply(daily, early.forecast, tmp_path / "out.zarr", [INITS[first - 1]])
     found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False).t850[0]
     wanted = issued.isel(init_time=-1).transpose(*found.dims)
@@ -329,7 +343,7 @@ def test_a_damaged_calibration_is_one_clear_error(world, tmp_path):
         Calibration.open(tmp_path / "none")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("keep")
-    with pytest.raises(StoreError, match="no calibration is there"):
+    with pytest.raises(StoreError, match="something that is no calibration"):
         fit(world.forecast, world.truth, tmp_path / "other", method)
 
 
