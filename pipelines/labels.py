@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
 
 from data.errors import StoreError
-from scoring.labels import PROGRAM, SOURCE, decode, encode
+from scoring.labels import PROGRAM, SOURCE, decode, encode, save
 
 __all__ = [
     "SOURCE",
@@ -40,7 +41,7 @@ def open_labelled(path: Path | str) -> xr.Dataset:
 
 
 def write_labelled(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset to zarr v3, text coordinates as CF flags; an older store is replaced.
+    """Write a dataset to zarr v3, to be opened as it is; an older store is replaced.
 
     Its attribute `source` should be `SOURCE`, or it cannot be replaced later.
 
@@ -49,8 +50,7 @@ def write_labelled(dataset: xr.Dataset, path: Path) -> None:
     StoreError
         If the target cannot be written, or this program did not write it; what was there stays.
     """
-    coded = encode(dataset)
-    replace_whole(path, lambda draft: coded.to_zarr(draft, zarr_format=3, consolidated=False))
+    replace_whole(path, partial(save, dataset))
 
 
 def replace_whole(path: Path, write: Callable[[Path], object]) -> None:

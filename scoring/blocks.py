@@ -26,7 +26,7 @@ import xarray as xr
 
 from data.errors import InputError, StoreError
 from scoring.crps import CRPS, FAIR, STRATIFIED, Estimator, groups_of, kernel_score
-from scoring.labels import SOURCE
+from scoring.labels import SOURCE, save
 from scoring.moments import (
     AbsoluteError,
     EnsembleMean,
@@ -287,7 +287,7 @@ class BlockScores:
         dims = [f"cell_{axis}" for axis in range(self.truth.ndim)]
         attributes = {"members": self.members, "source": SOURCE}
         dataset = xr.Dataset({name: (dims, values) for name, values in arrays.items()})
-        dataset.assign_attrs(attributes).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(dataset.assign_attrs(attributes), path)
 
     @classmethod
     def load(cls, path: Path) -> BlockScores:

@@ -1,11 +1,14 @@
-"""Text labels in stores: zarr v3 has no stable string type, CF flags are the way round it."""
+"""Text labels in stores of zarr v3."""
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from zarr.errors import ZarrUserWarning
 
 from data.errors import StoreError
 
@@ -15,28 +18,28 @@ SOURCE = f"{PROGRAM} {version(PROGRAM)}"
 
 
 def encode(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with every text coordinate as integers with CF `flag_values`/`flag_meanings`.
+    """The dataset with every text coordinate as strings of any length, which zarr v3 can store;
+    those of one length, which numpy makes, it cannot."""
+    texts = {
+        name: coordinate.copy(data=np.array(coordinate.values.tolist(), object))
+        for name, coordinate in dataset.coords.items()
+        if coordinate.dtype.kind in "UOT"
+    }
+    return dataset.assign_coords(texts)
 
-    Meanings are a list (CF writes them separated by blanks, which units contain).
-    """
-    coded = {}
-    for name, coordinate in dataset.coords.items():
-        if coordinate.dtype.kind not in "UOT":
-            continue
-        texts = [str(text) for text in np.atleast_1d(coordinate.values)]
-        meanings = list(dict.fromkeys(texts))
-        codes = np.array([meanings.index(text) for text in texts], np.int32)
-        attributes = {
-            **coordinate.attrs,
-            "flag_values": list(range(len(meanings))),
-            "flag_meanings": meanings,
-        }
-        coded[name] = (coordinate.dims, codes.reshape(coordinate.shape), attributes)
-    return dataset.assign_coords(coded)
+
+def save(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset to a new zarr v3 store, which ``xarray.open_zarr(path)`` opens as it is."""
+    with warnings.catch_warnings():
+        # Not yet in the zarr v3 specification, but what lets xarray open a store without options;
+        # sound here, because no metadata ever changes after this.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        encode(dataset).to_zarr(path, zarr_format=3, consolidated=True, mode="w-")
 
 
 def decode(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with every flagged coordinate as text; the inverse of `encode`.
+    """The dataset with every text coordinate, or one of CF flags, as text of numpy; the inverse of
+    `encode`.
 
     Raises
     ------
@@ -45,6 +48,8 @@ def decode(dataset: xr.Dataset) -> xr.Dataset:
     """
     decoded = {}
     for name, coordinate in dataset.coords.items():
+        if coordinate.dtype.kind in "OT":
+            decoded[name] = coordinate.copy(data=np.array(coordinate.values.tolist(), str))
         if "flag_meanings" not in coordinate.attrs:
             continue
         attributes = dict(coordinate.attrs)

@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.labels import SOURCE, decode, encode
+from scoring.labels import SOURCE, decode, save
 
 _WEIGHT = "__weight"
 _SOURCE = "source"
@@ -156,8 +156,7 @@ class Sums:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = encode(self.to_dataset().assign_attrs({_SOURCE: SOURCE}))
-        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(self.to_dataset().assign_attrs({_SOURCE: SOURCE}), path)
 
     @classmethod
     def load(cls, path: Path) -> Sums:

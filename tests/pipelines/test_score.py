@@ -100,6 +100,9 @@ def test_what_could_not_be_scored_is_named(result):
 
 def test_files_hold_what_was_returned(result):
     stored = open_labelled(result.output / "scores.zarr").load()
+    plain = xr.open_zarr(result.output / "scores.zarr")  # warnings are errors
+    assert plain.region.values.tolist() == stored.region.values.tolist()
+    assert plain.lead_time.dtype.kind == "m"
     xr.testing.assert_identical(stored, result.scores)
     expected = CRPS_FAIR.of(result.sums, over=())
     loaded = CRPS_FAIR.of(Sums.load(result.output / "sums.zarr"), over=())

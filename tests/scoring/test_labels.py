@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from data.errors import StoreError
-from scoring.labels import decode, encode
+from scoring.labels import decode, encode, save
 
 
 def labelled() -> xr.Dataset:
@@ -18,11 +18,13 @@ def labelled() -> xr.Dataset:
     )
 
 
-def test_text_survives_as_flags():
-    coded = encode(labelled())
-    assert all(coordinate.dtype.kind == "i" for coordinate in coded.coords.values())
-    assert coded.units.attrs["flag_meanings"] == ["m s-1", "K"]
-    xr.testing.assert_identical(decode(coded), labelled())
+def test_a_store_opens_as_it_is_with_text(tmp_path):
+    save(labelled(), tmp_path / "a.zarr")
+    with xr.open_zarr(tmp_path / "a.zarr") as stored:  # warnings are errors
+        assert float(stored.crps.sel(forecast="control", lead=6)) == 3.0
+        assert stored.units.values.tolist() == ["m s-1", "K", "K"]
+        assert stored.region.item() == "globe"
+        xr.testing.assert_identical(decode(stored.load()), labelled())
 
 
 def test_text_survives_a_store(tmp_path):
