@@ -13,7 +13,7 @@ for each degree instead of one for all.
 One pair for all scales moves power between them: where large scales are predictable and small ones
 are not, a mean that is damped and members that are drawn apart lose power at the one end and gain
 it at the other. The regression of each degree splits the variance of the truth, so members have the
-truth's power at every degree, whatever was lost or gained before: b^2 |m|^2 + t^2 V = |y|^2.
+truth's power at every degree, whatever was lost or gained before (for many members).
 Then a factor of each latitude on the members about their mean puts the spread where the errors are;
 in the area mean it may lower the spread and never raises it.
 """
@@ -254,6 +254,9 @@ def _factors(
     rest = np.maximum(linear**2 - 4 * square * (share * observed - low), 0.0)
     lacking = best**2 * forecast + share * error(best) < low
     b = np.where(lacking, np.maximum(best, (np.sqrt(rest) - linear) / (2 * square)), best)
+    # Where the truth has more power than is allowed, mean and members grow alike at most.
+    beyond = b**2 * forecast + share * error(b) > high
+    b = np.where(beyond, np.minimum(b, np.sqrt(high / raw)), b)
     wanted = error(b) / variance
     allowed = (high - b**2 * forecast) / (share * variance)
     return b, np.sqrt(np.maximum(np.minimum(wanted, allowed), _LEAST_STRETCH**2))
