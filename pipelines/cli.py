@@ -128,15 +128,18 @@ def validate(
     if target.is_dir():
         if repair:
             raise click.UsageError("--repair needs the EXPERIMENT file that made the store")
-        found = validate_store(target)
+        all_found = [validate_store(target)]
     else:
         job = _on(_job(target, runs), workers, scheduler)
-        found = validate_store(job.forecast)
-        if repair and found.damages:
-            click.echo(found.text())
-            found = job.repair(found)
-    click.echo(found.text())
-    found.check()
+        all_found = job.validate()
+        for place, found in enumerate(all_found):
+            if repair and found.damages:
+                click.echo(found.text())
+                all_found[place] = job.repair(found)
+    for found in all_found:
+        click.echo(found.text())
+    for found in all_found:
+        found.check()
 
 
 def _job(experiment: Path, runs: Path) -> Job:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +20,9 @@ from data.errors import DegradedError, MyriadError, RunError, StoreError
 from pipelines.clusters import Cluster
 from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
+from pipelines.in_flight import InFlightTarget
 from pipelines.layout import Layout
-from pipelines.plan import Plan, Unit
+from pipelines.plan import Forecast, Plan, Unit
 from pipelines.store import Marker, Store
 
 
@@ -65,17 +67,98 @@ class Sink(Protocol):
         """Whether the unit has taken effect."""
         ...
 
-    def take(self, unit: Unit, fields: np.ndarray) -> None:
+    def take(self, unit: Unit, forecast: Forecast) -> None:
         """Let a unit take effect, whole and once, however often this is done.
 
         Parameters
         ----------
         unit : Unit
-            Whose fields they are.
-        fields : numpy.ndarray
-            (number, channel, lead_time, latitude, longitude), float32.
+            What is to take effect.
+        forecast : callable
+            Forecasts members of it, lead by lead.
         """
         ...
+
+
+class Target(Protocol):
+    """Where a run goes."""
+
+    @property
+    def sink(self) -> Sink:
+        """What takes the units, on the workers."""
+        ...
+
+    def create(self) -> None:
+        """Make what is needed before any unit, or take up what is there; see `Store.create`."""
+        ...
+
+    def pending(self) -> list[Unit]:
+        """The units that are not done, in order; see `pending`."""
+        ...
+
+    def conclude(self) -> None:
+        """Let readers see what is there, after all units."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove the litter of killed writers."""
+        ...
+
+    def completed(self) -> np.ndarray:
+        """(init_time, number), bool: whose fields are there and finite."""
+        ...
+
+    def diverged(self) -> Iterator[tuple[int, int]]:
+        """Position of the init time, and number, of members that are not finite."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoreTarget:
+    """A store of all members."""
+
+    plan: Plan
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.plan.path, self.plan.layout)
+
+    @property
+    def sink(self) -> StoreSink:
+        """What writes the units."""
+        return StoreSink(self._store)
+
+    def create(self) -> None:
+        """Lay the store out, or take up the one that is there."""
+        self._store.create()
+
+    def pending(self) -> list[Unit]:
+        """The units without a marker."""
+        return pending(self.plan, self._store)
+
+    def conclude(self) -> None:
+        """Write which members are completed."""
+        self._store.complete()
+
+    def sweep(self) -> None:
+        """Remove drafts."""
+        self._store.sweep()
+
+    def completed(self) -> np.ndarray:
+        """(init_time, number), bool, by the markers."""
+        return self._store.completed()
+
+    def diverged(self) -> Iterator[tuple[int, int]]:
+        """Position of the init time, and number, of the members that are marked so."""
+        markers = self._store.markers()
+        for unit in self.plan.units:
+            if unit.name in markers:
+                yield from ((unit.init, number) for number in markers[unit.name].diverged)
+
+
+def target_of(plan: Plan) -> Target:
+    """Where the run of a plan goes."""
+    return StoreTarget(plan) if plan.kept is None else InFlightTarget(plan)
 
 
 @dataclass(frozen=True)
@@ -89,8 +172,12 @@ class StoreSink:
         marker = self.store.marker(unit.name)
         return marker is not None and marker.fingerprint == unit.fingerprint
 
-    def take(self, unit: Unit, fields: np.ndarray) -> None:
+    def take(self, unit: Unit, forecast: Forecast) -> None:
         """Write and mark; see `Sink.take`."""
+        self.put(unit, _stacked(forecast(unit.numbers), len(unit.numbers), self.store.layout))
+
+    def put(self, unit: Unit, fields: np.ndarray) -> None:
+        """Write and mark (number, channel, lead_time, latitude, longitude), float32."""
         finite = [bool(np.isfinite(member).all()) for member in fields]
         diverged = tuple(n for n, whole in zip(unit.numbers, finite, strict=True) if not whole)
         shards = self.store.write(unit.init, unit.block, fields)
@@ -109,8 +196,8 @@ class UnitTask:
         """Do a unit, unless another worker has done it meanwhile."""
         if not self.sink.has(unit):
             init_time = self.layout.init_times[unit.init]
-            fields = unit_fields(self.ensemble, self.layout, init_time, unit.numbers)
-            self.sink.take(unit, fields)
+            with torch.inference_mode():
+                self.sink.take(unit, partial(_leads, self.ensemble, init_time))
 
 
 def run(
@@ -126,23 +213,23 @@ def run(
         If, after their retries, fewer members of an init time are whole than the experiment
         demands; all other units are finished.
     """
-    store = Store(plan.path, plan.layout)
+    target = target_of(plan)
     with alone(plan.path):
-        store.create()
-        todo = pending(plan, store)
+        target.create()
+        todo = target.pending()
         started = time.monotonic()
         try:
-            failed = _compute_all(plan, store, cluster, todo, quiet, patience or Patience())
+            failed = _compute_all(plan, target, cluster, todo, quiet, patience or Patience())
         except MyriadError:
-            store.complete()
+            target.conclude()
             raise
         else:
-            store.complete()
+            target.conclude()
         finally:
             # All that is done after an interrupt: it may have come while zarr held a lock.
-            store.sweep()
+            target.sweep()
         seconds = time.monotonic() - started
-    lost = _lost(plan, store, failed)
+    lost = _lost(plan, target, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps
     return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds, lost)
 
@@ -176,22 +263,34 @@ def unit_fields(
     numpy.ndarray
         (number, channel, lead_time, latitude, longitude), float32, as the forecaster gives them.
     """
-    shape = (len(numbers), len(layout.channels), *layout.shape[2:])
-    fields = np.empty(shape, dtype=np.float32)
     with torch.inference_mode():
-        for lead, values in enumerate(ensemble.trajectories(init_time, numbers)):
-            fields[:, :, lead] = values.numpy()
+        return _stacked(_leads(ensemble, init_time, numbers), len(numbers), layout)
+
+
+def _leads(
+    ensemble: Ensemble, init_time: np.datetime64, numbers: tuple[int, ...]
+) -> Iterator[np.ndarray]:
+    for values in ensemble.trajectories(init_time, numbers):
+        yield values.numpy()
+
+
+def _stacked(leads: Iterator[np.ndarray], members: int, layout: Layout) -> np.ndarray:
+    """(number, channel, lead_time, latitude, longitude)"""
+    shape = (members, len(layout.channels), *layout.shape[2:])
+    fields = np.empty(shape, dtype=np.float32)
+    for lead, values in enumerate(leads):
+        fields[:, :, lead] = values
     return fields
 
 
 def _compute_all(
-    plan: Plan, store: Store, cluster: Cluster, todo: list[Unit], quiet: bool, patience: Patience
+    plan: Plan, target: Target, cluster: Cluster, todo: list[Unit], quiet: bool, patience: Patience
 ) -> dict[str, str]:
     """Have the units done; returns the reasons of those that failed."""
     failed: dict[str, str] = {}
     if not todo:
         return failed
-    task = UnitTask(plan.ensemble, plan.layout, StoreSink(store))
+    task = UnitTask(plan.ensemble, plan.layout, target.sink)
     total = sum(len(unit.numbers) for unit in todo) * plan.steps
     with tqdm(total=total, unit=" member-steps", disable=quiet, smoothing=0.1) as bar:
         for outcome in cluster.outcomes(task, todo, patience):
@@ -202,7 +301,7 @@ def _compute_all(
     return failed
 
 
-def _lost(plan: Plan, store: Store, failed: dict[str, str]) -> str:
+def _lost(plan: Plan, target: Target, failed: dict[str, str]) -> str:
     """Which members are not whole, in words.
 
     Raises
@@ -210,12 +309,9 @@ def _lost(plan: Plan, store: Store, failed: dict[str, str]) -> str:
     RunError
         If too few of an init time are.
     """
-    markers, wanted = store.markers(), plan.ensemble.experiment
-    diverged = [(unit, markers[unit.name].diverged) for unit in plan.units if unit.name in markers]
+    wanted = plan.ensemble.experiment
     named = [
-        f"member {number} from {plan.layout.init_times[unit.init]}"
-        for unit, numbers in diverged
-        for number in numbers
+        f"member {number} from {plan.layout.init_times[init]}" for init, number in target.diverged()
     ]
     parts = []
     if failed:
@@ -227,7 +323,7 @@ def _lost(plan: Plan, store: Store, failed: dict[str, str]) -> str:
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         parts.append(f"not finite, and kept out of scores: {', '.join(named[:5])}{more}")
     lost = f"{plan.path}: {'; '.join(parts)}" if parts else ""
-    whole = store.completed()[sorted({unit.init for unit in plan.units})].sum(axis=1)
+    whole = target.completed()[sorted({unit.init for unit in plan.units})].sum(axis=1)
     fewest = wanted.members if wanted.min_members is None else wanted.min_members
     if lost and whole.min() < fewest:
         raise RunError(

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 import zarr
@@ -15,17 +16,21 @@ from zarr.storage import MemoryStore
 
 from data.errors import StoreError
 from data.key import Key
-from pipelines.engine import pending
+from pipelines.engine import target_of
 from pipelines.layout import Layout
-from pipelines.plan import Plan
+from pipelines.parts import FAN
+from pipelines.plan import Plan, Unit
 from pipelines.shards import COMPRESSOR
-from pipelines.store import Store
+from scoring.sketch import count_type
 
 # Of a shard's index for each chunk, and of Blosc's header for each block of a chunk.
 _INDEX_BYTES, _HEADER_BYTES = 16, 32
 # What a shard needs while it is made: rounded values, the padded chunk, its compressed bytes.
 _ENCODING = 3
 _TIMED = 2.0
+# Of statistics: bytes of a cell beside its counts; bits of a count by the logarithm of members;
+# arrays, and files that do not depend on the leads; copies of the fields of a lead.
+_PLAIN_BYTES, _BITS_OF_COUNT, _KEPT_ARRAYS, _KEPT_FILES, _COPIES = 44, 0.4, 10, 50, 4
 
 
 @dataclass(frozen=True)
@@ -98,23 +103,74 @@ class Estimate:
 
 def estimate(plan: Plan) -> Estimate:
     """What a plan will cost, without writing anything."""
-    layout = plan.layout
-    todo = pending(plan, Store(plan.path, layout))
+    todo = target_of(plan).pending()
+    if todo:
+        plan.ensemble.forecaster(0)  # is part of what a worker holds
     folder = next(parent for parent in plan.path.absolute().parents if parent.is_dir())
     disk = os.statvfs(folder)
-    values = sum(len(unit.numbers) for unit in todo) * math.prod(layout.shape[2:])
-    ratio = _compressed_share(plan) if todo else 1.0
+    kept, stored = _kept(plan, todo), _stored(plan, todo)
     return Estimate(
         path=plan.path,
         units=len(plan.units),
         pending=len(todo),
         member_steps=sum(len(unit.numbers) for unit in todo) * plan.steps,
-        files=len(todo) * (len(layout.channels) + 1),
-        most=len(todo) * len(layout.channels) * shard_bound(layout),
-        likely=int(4 * values * len(layout.channels) * ratio),
+        files=kept.files + stored.files,
+        most=kept.most + stored.most,
+        likely=kept.likely + stored.likely,
         free=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else 2**62,
-        memory=worker_memory(layout),
+        memory=_rss() + kept.memory + stored.memory,
+    )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Files, bytes at most and likely, and bytes of memory beside the process itself."""
+
+    files: int = 0
+    most: int = 0
+    likely: int = 0
+    memory: int = 0
+
+
+def _stored(plan: Plan, todo: list[Unit]) -> _Cost:
+    """What storing members takes."""
+    layout = plan.stored
+    if layout is None:
+        return _Cost()
+    numbers = layout.members.number.values
+    blocks, members = len(todo), sum(len(unit.numbers) for unit in todo)
+    if plan.kept is not None:
+        members = blocks = sum(int(np.isin(unit.numbers, numbers).sum()) for unit in todo)
+    share = _compressed_share(plan) if todo else 1.0
+    values = members * math.prod(layout.shape[2:]) * len(layout.channels)
+    return _Cost(
+        files=blocks * (len(layout.channels) + 1),
+        most=blocks * len(layout.channels) * shard_bound(layout),
+        likely=int(4 * values * share),
+        memory=worker_memory(layout) - _rss(),
+    )
+
+
+def _kept(plan: Plan, todo: list[Unit]) -> _Cost:
+    """What statistics take: those of each init time, and the parts of one that is under way."""
+    if plan.kept is None or not todo:
+        return _Cost()
+    layout, bins, members = plan.layout, plan.kept.bins, plan.layout.shape[1]
+    inits = len({unit.init for unit in todo})
+    values = len(layout.channels) * math.prod(layout.grid.shape)
+    cells = values * layout.shape[2]
+    # Of a count about as many bits as tell it from its neighbours are left (seen of Gaussian
+    # members), of everything else in a cell about half its bytes.
+    likely = cells * (_PLAIN_BYTES / 2 + _BITS_OF_COUNT / 8 * bins * math.log2(members + 1))
+    most = cells * (_PLAIN_BYTES + bins * count_type(members).itemsize)
+    parts = 1 + FAN
+    block = max(len(unit.numbers) for unit in todo)
+    return _Cost(
+        files=inits * (_KEPT_FILES + _KEPT_ARRAYS * layout.shape[2]),
+        most=int((inits + parts) * most),
+        likely=int((inits + parts) * likely),
+        memory=values * (block * 4 * _COPIES + parts * (_PLAIN_BYTES + 4 * bins)),
     )
 
 
@@ -128,8 +184,11 @@ def worker_memory(layout: Layout) -> int:
     """Bytes that a worker needs: this process, which has the network, and a unit's fields."""
     channel = 4 * layout.block * math.prod(layout.shape[2:])
     shard = 4 * math.prod(layout.shard)
-    held = psutil.Process().memory_info().rss
-    return held + channel * len(layout.channels) + _ENCODING * shard
+    return _rss() + channel * len(layout.channels) + _ENCODING * shard
+
+
+def _rss() -> int:
+    return psutil.Process().memory_info().rss
 
 
 def _compressed_share(plan: Plan) -> float:

@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from data.errors import ConfigurationError
-
-_UNITS = {"h": 1, "d": 24}
-_LONGEST_HOURS = 24 * 3660
-_ISO_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}(:\d{2}(:\d{2})?)?)?")
-
-
-def _hours(text: Any) -> int:
-    """Whole hours in a duration such as ``6h`` or ``10d``."""
-    match = re.fullmatch(r"(\d+)\s*([hd])", str(text).strip())
-    if not match or int(match[1]) == 0:
-        raise ValueError(f"{text!r} is no duration, expected for example 6h or 10d")
-    hours = int(match[1]) * _UNITS[match[2]]
-    if hours > _LONGEST_HOURS:
-        raise ValueError(f"{text!r} is longer than ten years")
-    return hours
-
-
-def _time(value: Any) -> np.datetime64:
-    text = str(value)
-    try:
-        if not isinstance(value, np.datetime64) and not _ISO_TIME.fullmatch(text):
-            raise ValueError
-        return np.datetime64(text.replace(" ", "T"), "s")
-    except ValueError:
-        raise ValueError(f"{value!r} is no time, expected for example 2006-01-05T00") from None
-
-
-Hours = Annotated[int, BeforeValidator(_hours)]
-Time = Annotated[np.datetime64, BeforeValidator(_time)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error that names the nearest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    near = get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
-                    raise ValueError(f"unknown key {key!r}, the nearest known key is {near[0]!r}")
-        return data
+from pipelines.settings import Hours, InFlight, Settings, StoreSettings, Time, time_of
 
 
 class InitTimes(Settings):
@@ -85,17 +32,33 @@ def _times(value: Any) -> tuple[np.datetime64, ...]:
     if isinstance(value, dict):
         times = InitTimes(**value).times
     else:
-        times = tuple(_time(one) for one in (value if isinstance(value, list | tuple) else [value]))
+        times = tuple(
+            time_of(one) for one in (value if isinstance(value, list | tuple) else [value])
+        )
     if not times or list(times) != sorted(set(times)):
         raise ValueError("expected at least one init time, ascending and without duplicates")
     return times
 
 
 class Neural(Settings):
-    """Neural forecasters from checkpoints; several are divided over the members."""
+    """Neural forecasters from checkpoints; several are divided over the members.
+
+    Attributes
+    ----------
+    checkpoints : tuple of pathlib.Path
+        Their directories.
+    device : str
+        What the workers compute on, ``cpu`` or ``cuda``; decides the last bits.
+    micro_batch : int
+        Members of a unit that go through the network at once. With 1 a member's values do not
+        depend on who else is in its unit; a GPU is busy with more only, and then they do in the
+        last bits.
+    """
 
     kind: Literal["neural"]
     checkpoints: tuple[Path, ...] = Field(min_length=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    micro_batch: int = Field(1, ge=1)
 
 
 class Persistence(Settings):
@@ -159,21 +122,6 @@ PerturbationSettings = Annotated[
 ForecasterSettings = Annotated[Neural | Persistence | Climatology, Field(discriminator="kind")]
 
 
-class StoreSettings(Settings):
-    """How the members lie in the store.
-
-    Attributes
-    ----------
-    block : int
-        Members per unit of work, and per shard.
-    lossless : bool
-        Keep every bit instead of rounding to each channel's quantum.
-    """
-
-    block: int = Field(8, ge=1)
-    lossless: bool = False
-
-
 class InProcess(Settings):
     """No workers: every unit is computed by the run itself, for a debugger to step through."""
 
@@ -194,6 +142,22 @@ class LocalProcesses(Settings):
 
     kind: Literal["local"] = "local"
     workers: int | None = Field(None, ge=1)
+    memory_gb: float | None = Field(None, gt=0)
+
+
+class LocalGpus(Settings):
+    """Processes of this machine, one for each GPU.
+
+    Attributes
+    ----------
+    devices : tuple of str
+        As in ``CUDA_VISIBLE_DEVICES``; by default all that the run sees.
+    memory_gb : float
+        What of the machine's memory each process may use, in GB; by default an equal share.
+    """
+
+    kind: Literal["gpus"]
+    devices: tuple[str, ...] | None = Field(None, min_length=1)
     memory_gb: float | None = Field(None, gt=0)
 
 
@@ -235,7 +199,7 @@ class Slurm(Settings):
 
 
 ClusterSettings = Annotated[
-    InProcess | LocalProcesses | DaskScheduler | Slurm, Field(discriminator="kind")
+    InProcess | LocalProcesses | LocalGpus | DaskScheduler | Slurm, Field(discriminator="kind")
 ]
 
 
@@ -258,6 +222,10 @@ class Experiment(Settings):
         Length of the forecast in hours, given as ``10d`` or ``240h``.
     members : int
         Ensemble size, control included.
+    store : StoreSettings
+        What of the members is stored.
+    in_flight : InFlight or None
+        What is kept of all members without storing them; None is nothing.
     min_members : int
         How many members of each init time must be whole for a run to count as degraded instead of
         failed; by default all.
@@ -277,6 +245,7 @@ class Experiment(Settings):
     forecaster: ForecasterSettings
     perturbations: tuple[PerturbationSettings, ...] = ()
     store: StoreSettings = StoreSettings()
+    in_flight: InFlight | None = None
     min_members: int | None = Field(None, ge=1)
     cluster: ClusterSettings = LocalProcesses()
 
@@ -286,7 +255,25 @@ class Experiment(Settings):
             raise ValueError("channels: a neural forecaster knows its own; leave the key out")
         if self.min_members is not None and self.min_members > self.members:
             raise ValueError(f"min_members {self.min_members} are more than {self.members} members")
+        self._check_kept()
         return self
+
+    @property
+    def stores_all(self) -> bool:
+        """Whether everything that is forecast is stored."""
+        return self.store == StoreSettings(block=self.store.block, lossless=self.store.lossless)
+
+    def _check_kept(self) -> None:
+        """Refuse members to store that there are not, and forecasts of which nothing is kept."""
+        stored = self.store.members
+        if isinstance(stored, tuple) and stored[-1] >= self.members:
+            raise ValueError(f"store: {stored[-1]} is not among members 0 to {self.members - 1}")
+        if self.in_flight is not None and self.members < 2:
+            raise ValueError("in_flight: statistics need at least 2 members")
+        if not self.stores_all and self.in_flight is None:
+            raise ValueError(
+                "store: what is not stored is lost without statistics: say what `in_flight` keeps"
+            )
 
     def steps(self, timestep: np.timedelta64) -> int:
         """Number of steps of this length to the end of the forecast.

@@ -10,17 +10,22 @@ import xarray as xr
 
 from data.errors import InputError, StoreError
 from data.source import open_forecasts
+from pipelines.statistics_store import open_as_forecast, statistics_paths
 from pipelines.truths import SERIES
 
 
 def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     """The forecast as (init_time, number, lead_time, *cells), lazy, with `completed`.
 
+    Of statistics kept in flight the fields are not there, and read as NaN.
+
     Raises
     ------
     InputError, StoreError
         If it cannot be opened or does not say what was forecast when.
     """
+    if len(paths) == 1 and statistics_paths(Path(paths[0])):
+        return open_as_forecast(Path(paths[0]))
     if len(paths) == 1 and _is_store(Path(paths[0])):
         try:
             # Our own store lists its channels in order; without a list any order may come.

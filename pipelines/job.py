@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError, StoreError
 from data.source import open_source
-from pipelines import calibrate, engine, score, validate
+from pipelines import engine, validate
 from pipelines.clusters import make_cluster
 from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
+from pipelines.forecasts import open_forecast
+from pipelines.in_flight import statistics_folder
 from pipelines.plan import Plan, make_plan
 from pipelines.references import check_references
-from pipelines.store import open_store
 
+# What judges forecasts is imported where it is used: a run, and a resume that finds nothing to do,
+# need not wait for it.
 if TYPE_CHECKING:
-    from pipelines import report
+    from pipelines import calibrate, report, score
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Job:
         return self.folder / "forecast.zarr"
 
     @property
+    def statistics(self) -> Path:
+        """The folder of what is kept of all members in flight."""
+        return statistics_folder(self.forecast)
+
+    @property
     def scores(self) -> Path:
         """The folder of scores."""
         return self.folder / "scores"
@@ -67,18 +75,26 @@ class Job:
         check_references(plan)
         return plan
 
+    def validate(self) -> list[validate.Validation]:
+        """Read all that a run has written, and prove it sound; see `validate.validate`."""
+        kept, stored = self.experiment.in_flight, self.experiment.store.members != "none"
+        wanted = [*([self.statistics] if kept else []), *([self.forecast] if stored else [])]
+        return [validate.validate(path) for path in wanted]
+
     def repair(self, found: validate.Validation) -> validate.Validation:
         """Have what is damaged in the store computed again; see `validate.repair`."""
         return validate.repair(self.plan(), found, make_cluster(self.experiment.cluster))
 
     def score(self, settings: score.ScoreSettings | None = None) -> score.ScoreResult:
         """Score the forecasts; see `score.score`."""
-        return self.score_alike(self._finished(), self.scores, settings)
+        return self.score_alike(self._judged(), self.scores, settings)
 
     def score_alike(
         self, forecast: Path, output: Path, settings: score.ScoreSettings | None = None
     ) -> score.ScoreResult:
         """Score any forecast as this one is scored, into a folder; see `score.score`."""
+        from pipelines import score
+
         return score.score(
             forecast,
             self._truth(),
@@ -90,11 +106,13 @@ class Job:
 
     def calibrate(self) -> calibrate.CalibrationResult:
         """Calibrate the forecasts' quantiles; see `calibrate.calibrate`."""
+        from pipelines import calibrate
+
         return calibrate.calibrate(self._finished(), self._truth(), self.folder / "calibration")
 
     def findings(self) -> report.Findings:
         """What has been scored and calibrated so far."""
-        from pipelines import report  # brings matplotlib, which no worker needs to wait for
+        from pipelines import report
 
         coverage = self.folder / "calibration" / "coverage.zarr"
         return report.read_findings(self.scores, coverage)
@@ -104,12 +122,25 @@ class Job:
         from pipelines import report
 
         findings = self.findings()
-        with open_store(self._finished()) as forecast:
+        judged = self._judged()
+        with open_forecast([judged]) as forecast:
+            if judged == self.statistics:
+                forecast = forecast.drop_vars(list(forecast.data_vars))  # no member to draw
             return report.write_report(
                 self.folder / "report.html", findings, forecast, open_source(self._truth())
             )
 
+    def _judged(self) -> Path:
+        """What is scored: all members where they are stored, else what was kept of them."""
+        if self.experiment.stores_all:
+            return self._finished()
+        if not self.statistics.exists():
+            raise StoreError(f"{self.statistics}: no statistics are there; `myriad run` makes them")
+        return self.statistics
+
     def _finished(self) -> Path:
+        if self.experiment.store.members == "none":
+            raise StoreError(f"{self.folder}: this needs members, and the experiment stores none")
         if not self.forecast.exists():
             raise StoreError(f"{self.forecast}: no store is there; `myriad run` makes it")
         return self.forecast

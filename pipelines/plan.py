@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +18,14 @@ from data.state import State
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
 from pipelines.layout import Layout, member_coordinates
+from pipelines.settings import InFlight, StoreSettings
 from pipelines.store import fingerprint as fingerprint_of
 from pipelines.store import stored_init_times, unit_name
+from pipelines.subset import selected
 
-_VERSIONED = ("myriadcast", "torch", "torch-harmonics", "numpy")
+# Of some members, by their numbers: (number, channel, latitude, longitude), lead by lead, float32.
+Forecast = Callable[[tuple[int, ...]], Iterator[np.ndarray]]
+_VERSIONED = ("myriadcast", "torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Plan:
     ensemble : Ensemble
         Who forecasts.
     layout : Layout
-        Of the store, with the init times that it has already.
+        Of all that is forecast, with the init times that the store has already.
     units : tuple of Unit
         The experiment's work.
     path : pathlib.Path
@@ -71,6 +76,19 @@ class Plan:
     layout: Layout
     units: tuple[Unit, ...]
     path: Path
+
+    @property
+    def kept(self) -> InFlight | None:
+        """What is kept of all members without storing them."""
+        return self.ensemble.experiment.in_flight
+
+    @property
+    def stored(self) -> Layout | None:
+        """The layout of the store, where anything is stored."""
+        if self.kept is None:
+            return self.layout
+        # Any unit can write a shard of one member, whatever other members it has.
+        return selected(self.layout, self.ensemble.experiment.store, 1)
 
     @property
     def steps(self) -> int:
@@ -93,24 +111,38 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
     ensemble.perturbation(0)  # refuses what does not fit the channels, before a worker would
     analyses = {time: _digest(ensemble.analyses_for(time)) for time in experiment.init_times}
     identity = _identity(experiment, ensemble)
-    fingerprint = _hash(identity)
+    fingerprint = hashed(identity)
     init_times = _joined(path, fingerprint, experiment.init_times)
     layout = _layout(experiment, ensemble, init_times, fingerprint, identity)
-    blocks = _blocks(experiment)
+    blocks = _blocks(experiment, ensemble)
     position = {time: index for index, time in enumerate(init_times)}
     units = []
     for time in experiment.init_times:
-        digest = _hash([fingerprint, str(time), analyses[time]])
+        digest = hashed([fingerprint, str(time), analyses[time]])
         for block, numbers in enumerate(blocks):
             checkpoint = ensemble.members[numbers[0]].checkpoint
             units.append(Unit(position[time], block, numbers, checkpoint, digest))
     return Plan(ensemble, layout, tuple(units), path)
 
 
-def _blocks(experiment: Experiment) -> list[tuple[int, ...]]:
-    """The members of each unit of one init time."""
-    size, members = experiment.store.block, experiment.members
-    return [tuple(range(k, min(k + size, members))) for k in range(0, members, size)]
+def _blocks(experiment: Experiment, ensemble: Ensemble) -> list[tuple[int, ...]]:
+    """The members of each unit of one init time.
+
+    Where statistics are kept, all of one checkpoint, and partners in one unit.
+    """
+    if experiment.in_flight is None:
+        size, members = experiment.store.block, experiment.members
+        return [tuple(range(k, min(k + size, members))) for k in range(0, members, size)]
+    blocks: list[list[int]] = []
+    before = None
+    for member in ensemble.members:
+        partner = before is not None and member.pair >= 0 and member.pair == before.pair
+        full = bool(blocks) and len(blocks[-1]) >= experiment.in_flight.block
+        if before is None or member.checkpoint != before.checkpoint or (full and not partner):
+            blocks.append([])
+        blocks[-1].append(member.number)
+        before = member
+    return [tuple(block) for block in blocks]
 
 
 def _joined(
@@ -141,7 +173,10 @@ def _identity(experiment: Experiment, ensemble: Ensemble) -> dict[str, Any]:
     Init times are not of it: each unit's fingerprint has its own, and a store can get more.
     """
     elsewhere = {"name", "truth", "climatology", "init_times", "min_members", "cluster"}
-    settings = experiment.model_dump(exclude=elsewhere)
+    settings = experiment.model_dump(exclude=elsewhere | {"in_flight"})
+    for name, value in StoreSettings().model_dump(exclude={"block", "lossless"}).items():
+        if settings["store"][name] == value:
+            del settings["store"][name]
     for section in (settings, settings["forecaster"], *settings["perturbations"]):
         for key in ("analyses", "checkpoints", "source"):
             section.pop(key, None)  # where a file lies decides nothing; what it holds does
@@ -185,7 +220,8 @@ def _layout(
     )
 
 
-def _hash(content: Any) -> str:
+def hashed(content: Any) -> str:
+    """Digest of plain content."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 

@@ -36,7 +36,7 @@ class Marker:
     fingerprint : str
         Digest of everything that decides its values.
     diverged : tuple of int
-        Members of it that have a value somewhere that is not finite.
+        Positions along `number` of members of it that have a value that is not finite.
     shards : dict
         Checksum of each of its shards, by the file's path below the store.
     """

@@ -34,7 +34,8 @@ from forecast.dataset import (
 from forecast.hindcast import hindcast
 from forecast.sfno import SFNO, SFNOConfig
 from forecast.training import LOSS_NAMES, Material, Phase, Progress, Regime, Trainer
-from pipelines.experiment import Hours, Settings, Time, explain, read_yaml
+from pipelines.experiment import explain, read_yaml
+from pipelines.settings import Hours, Settings, Time
 
 _HINDCAST_CASES = 64
 _HINDCAST_HOURS = 48
@@ -296,5 +297,4 @@ def _provenance(
         "updates": sum(updates) + trainer.position.update,
         "myriadcast": importlib.metadata.version("myriadcast"),
         "torch": importlib.metadata.version("torch"),
-        "torch_harmonics": importlib.metadata.version("torch-harmonics"),
     }

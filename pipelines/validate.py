@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,11 @@ from pipelines.engine import alone, run
 from pipelines.layout import DIMENSIONS, LAYOUT
 from pipelines.plan import Plan
 from pipelines.shards import checksum
+from pipelines.statistics_store import damages_of, open_statistics
 from pipelines.store import Marker, Store, open_store, place_of, unit_name
+
+# Of an init time, in the names of its statistics.
+_STAMP = "[0-9]*-[0-9][0-9]-[0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]"
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,15 @@ class Validation:
 def validate(path: Path) -> Validation:
     """Read a whole store and compare it with what its markers promise; changes nothing.
 
+    Of a folder of statistics kept in flight, each init time's store against its checksums.
+
     Raises
     ------
     StoreError
         If there is no store, or its metadata cannot be read at all.
     """
+    if path.is_dir() and statistics_inits(path):
+        return _validated_statistics(path)
     try:
         with open_store(path) as dataset:
             group = zarr.open_group(path, mode="r")
@@ -126,8 +135,14 @@ def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False)
     RunError
         If a unit fails.
     """
-    store = Store(plan.path, plan.layout)
     damaged = {damage.unit for damage in found.damages}
+    if found.path != plan.path:
+        with alone(plan.path):
+            for name in damaged:
+                shutil.rmtree(found.path / name)
+        run(plan, cluster, quiet)
+        return validate(found.path)
+    store = Store(plan.path, plan.stored)
     foreign = sorted(damaged - {unit.name for unit in plan.units} - {""})
     if foreign:
         raise StoreError(
@@ -142,6 +157,28 @@ def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False)
             store.lay_out_again()
     run(plan, cluster, quiet)
     return validate(plan.path)
+
+
+def _validated_statistics(folder: Path) -> Validation:
+    """Init times take the place of units."""
+    damages, files, size, diverged = [], 0, 0, 0
+    inits = statistics_inits(folder)
+    stores = [folder / f"{init}.zarr" for init in inits if (folder / f"{init}.zarr").is_dir()]
+    for store in stores:
+        found = damages_of(store)
+        damages += [Damage(store.name, f"{store.name}/{what}") for what in found]
+        files += sum(1 for file in store.rglob("*") if file.is_file()) - len(found)
+        size += sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+        if not found:
+            with open_statistics(store) as dataset:
+                diverged += int((~dataset.completed.values).sum())
+    return Validation(folder, len(inits), len(stores), files, size, {}, diverged, tuple(damages))
+
+
+def statistics_inits(folder: Path) -> list[str]:
+    """Init times of which statistics, or parts of them, are in a folder."""
+    stores, parts = folder.glob(f"{_STAMP}.zarr"), folder.glob(f"{_STAMP}.*.parts")
+    return sorted({path.name.split(".")[0] for path in (*stores, *parts)})
 
 
 def _validated(
@@ -241,7 +278,7 @@ def _coordinate_damages(dataset: xr.Dataset) -> Iterator[Damage]:
     expected = {
         "init_time": (np.diff(dataset.init_time.values) > np.timedelta64(0)).all(),
         "lead_time": (np.diff(dataset.lead_time.values) > np.timedelta64(0)).all(),
-        "number": (dataset.number.values == np.arange(dataset.sizes["number"])).all(),
+        "number": (np.diff(dataset.number.values) > 0).all(),
         "valid_time": ((dataset.init_time + dataset.lead_time) == dataset.valid_time).all(),
         "latitude": (np.diff(dataset.latitude.values) < 0).all(),
         "longitude": (np.diff(dataset.longitude.values) > 0).all(),

@@ -30,6 +30,7 @@ from scoring.moments import (
 )
 from scoring.quantiles import IntervalHits
 from scoring.rank import Outlier, RankHistogram
+from scoring.sketch import CRPSBound
 from scoring.sums import Sums
 
 
@@ -39,6 +40,11 @@ class Summed(Protocol):
     @property
     def key(self) -> str:
         """Name among the sums."""
+        ...
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Names and coordinates of its own axes."""
         ...
 
 
@@ -101,6 +107,9 @@ CRPS_FAIR = crps(estimators.FAIR)
 CRPS_STANDARD = crps(estimators.STANDARD)
 CRPS_STRATIFIED = crps(estimators.STRATIFIED)
 MAE = Score("mae", "of the ensemble mean", (AbsoluteError(),), _same)
+CRPS_BOUND = mean_of(
+    "crps_bound", "how far a sketch's fair CRPS can be from the members'", CRPSBound()
+)
 RMSE = Score("rmse", "of the ensemble mean", (SquaredError(),), np.sqrt)
 BIAS = Score("bias", "ensemble mean minus truth", (MeanError(),), _same)
 SPREAD = Score("spread", "square root of the mean variance, M - 1", (Variance(),), np.sqrt)

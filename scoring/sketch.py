@@ -26,6 +26,8 @@ import numpy as np
 
 from data.errors import InputError
 from scoring.quantiles import Definition
+from scoring.statistic import Statistic
+from scoring.tile import Tile
 
 # Squares of 100,000 values below this add up to less than 2^63.
 LARGEST_VALUE = 2**22
@@ -220,6 +222,15 @@ class _Place:
     count: np.ndarray
     offset: np.ndarray
     share: np.ndarray
+
+
+@dataclass(frozen=True)
+class CRPSBound(Statistic):
+    """How far the fair CRPS of a sketch can be from that of the members; 0 of members."""
+
+    def of_tile(self, tile: Tile) -> np.ndarray:
+        """(cell,)"""
+        return np.zeros(tile.truth.size)
 
 
 def exponents(smallest: np.ndarray, largest: np.ndarray, bins: int) -> np.ndarray:

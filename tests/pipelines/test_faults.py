@@ -398,5 +398,5 @@ def test_a_late_twin_of_a_unit_changes_nothing(undisturbed: Undisturbed, tmp_pat
     time_of_unit = plan.layout.init_times[unit.init]
     fields = engine.unit_fields(plan.ensemble, plan.layout, time_of_unit, unit.numbers)
     assert isinstance(store.marker(unit.name), Marker)
-    engine.StoreSink(store).take(unit, fields)
+    engine.StoreSink(store).put(unit, fields)
     undisturbed.hold(plan)
