@@ -1,4 +1,4 @@
-"""`myriad calibrate`: quantiles that hold the truth as often as they promise."""
+"""`myriad calibrate judge`: quantiles that hold the truth as often as they promise."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import zarr
-from zarr.codecs import BloscCodec
 
 from data.channel import channel
-from pipelines.labels import SOURCE, check_replaceable, encode, replace_whole, write_labelled
+from pipelines.calibration_store import chunk_leads, lay_out_quantiles
+from pipelines.labels import SOURCE, check_replaceable, replace_whole, write_labelled
 from pipelines.truths import Paths, Series
 from pipelines.verification import (
     Block,
@@ -28,11 +27,13 @@ from scoring.quantiles import (
     Quantiles,
     interval_statistics,
 )
-from scoring.regions import REGIONS
 from scoring.statistic import evaluate_arrays
 from scoring.sums import Sums, merge
 
-_CHUNK_BYTES = 2**20
+# Of each stage: the statistic and the prefix of the variable.
+_BY_LEAD = {"covered": "", "width": "width_", "quantile_score": "score_"}
+_STAGES = ("before", "after")
+_TABLE = (*(f"{prefix}{stage}" for prefix in _BY_LEAD.values() for stage in _STAGES), "dates")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class CalibrationResult:
     ----------
     coverage : xarray.Dataset
         `before` and `after`, `width_before`, `width_after`, (channel, lead_time, level);
-        `score_before`, `score_after`, `dates`, (channel, lead_time).
+        `score_before`, `score_after`, `dates`, (channel, lead_time). Of both stages also
+        `region_...`, (channel, lead_time, level, region), `date_...`, (channel, init_time, level),
+        coverage in parts of the globe and in time; `below_...`, (channel, lead_time, quantile), how
+        many truths were not above each quantile.
     output : pathlib.Path
         The folder written.
     """
@@ -122,7 +126,7 @@ def calibrate(
     rule = settings.rule or choose_rule(
         pair.forecast.init_time.values, pair.forecast.lead_time.values
     )
-    weights = pair.weights({"globe": REGIONS["globe"]}).isel(region=0, drop=True)
+    weights = pair.weights()
     run = _Run(pair, settings, rule, weights, rule.judged(pair.forecast.init_time.values))
     for name in ("calibrated.zarr", "coverage.zarr"):
         check_replaceable(output / name)
@@ -130,7 +134,7 @@ def calibrate(
     replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
     coverage = run.coverage(merge(parts))
     write_labelled(coverage, output / "coverage.zarr")
-    table = coverage.to_dataframe().reset_index()
+    table = coverage[list(_TABLE)].to_dataframe().reset_index()
     replace_whole(output / "coverage.csv", lambda draft: table.to_csv(draft, index=False))
     return CalibrationResult(coverage, output)
 
@@ -147,7 +151,13 @@ class _Run:
 
     def fill(self, path: Path) -> Iterator[Sums]:
         """Write the calibrated store; gives the statistics before and after."""
-        group = self._lay_out(path)
+        group = lay_out_quantiles(
+            path,
+            self.pair.forecast.isel(init_time=self.judged),
+            self.pair.channels,
+            self.settings.levels,
+            self._attributes(),
+        )
         leads = self.pair.forecast.sizes["lead_time"]
         for name in self.pair.channels:
             truths = self.pair.truths(name, self.settings.memory)
@@ -159,25 +169,18 @@ class _Run:
                 yield self._statistics(quantiles, truth, calibrated).label({"channel": name})
 
     @property
-    def _cells(self) -> int:
-        return self.weights.size
+    def _area(self) -> xr.DataArray:
+        """Weights of the first region, which is the largest."""
+        return self.weights.isel(region=0, drop=True)
 
     @property
     def _window(self) -> int:
         """Leads at a time: whole chunks, all dates of them in memory."""
-        sizes = self.pair.forecast.sizes
-        each = (
-            4
-            * self._cells
-            * max(sizes["number"], 4 * sizes["init_time"] * len(self.settings.levels))
-        )
-        chunk = self._chunk_leads
+        sizes, cells = self.pair.forecast.sizes, self._area.size
+        levels = len(self.settings.levels)
+        each = 4 * cells * max(sizes["number"], 4 * sizes["init_time"] * levels)
+        chunk = chunk_leads(sizes["lead_time"], levels, cells)
         return max(1, self.settings.memory // (each * chunk)) * chunk
-
-    @property
-    def _chunk_leads(self) -> int:
-        each = 4 * self._cells * len(self.settings.levels)
-        return max(1, min(self.pair.forecast.sizes["lead_time"], _CHUNK_BYTES // each))
 
     def _read(
         self, name: str, leads: np.ndarray, truths: Series
@@ -185,7 +188,7 @@ class _Run:
         """Quantiles, (init_time, quantile, lead_time, *cells), and truth, NaN where missing."""
         forecast, levels = self.pair.forecast, self.settings.levels
         statistic = Quantiles(levels)
-        cells, dates = self.weights.shape, forecast.sizes["init_time"]
+        cells, dates = self._area.shape, forecast.sizes["init_time"]
         quantiles = np.empty((dates, len(levels), leads.size, *cells), np.float32)
         truth = np.full((dates, leads.size, *cells), np.nan, np.float32)
         for init, completed in enumerate(forecast.completed.values):
@@ -218,7 +221,7 @@ class _Run:
                     quantiles.isel(place),
                     truth.isel(place),
                     ("init_time", *self.pair.cell_dims),
-                    self.weights,
+                    self._area,
                     self.settings.conformity,
                     self.settings.counting,
                 )
@@ -243,46 +246,58 @@ class _Run:
         """Statistics before and after where there is truth and a calibrated value."""
         judged = truth.isel(init_time=self.judged)
         usable = judged.notnull() & calibrated.isel(quantile=0, drop=True).notnull()
-        stages = {"before": quantiles.isel(init_time=self.judged), "after": calibrated}
+        stages = dict(
+            zip(_STAGES, (quantiles.isel(init_time=self.judged), calibrated), strict=True)
+        )
         parts = []
         for stage, forecast in stages.items():
             values = interval_statistics(forecast, judged, self.settings.intervals)
+            values["below"] = (judged <= forecast).astype(np.float32)
             parts.append(self._summed(values, usable).label({"stage": stage}))
         return merge(parts)
 
     def _summed(self, values: xr.Dataset, usable: xr.DataArray) -> Sums:
-        """Sums over cells; values that are not usable have no say."""
-        cells = self.pair.cell_dims
+        """Sums over the cells of each region; values that are not usable have no say."""
+        cells, regions = self.pair.cell_dims, self.weights.indexes["region"]
         kept = usable.transpose("init_time", "lead_time", *cells).values
-        weights = self.weights.values
-        weight = np.where(kept, weights, 0.0).sum(axis=tuple(range(2, kept.ndim)))
+        weights = self.weights.values.reshape(regions.size, -1).T
+        weight = np.where(kept, 1.0, 0.0).reshape(*kept.shape[:2], -1) @ weights
         totals, sums = {}, {}
         for name, value in values.items():
             value = value.transpose(..., "init_time", "lead_time", *cells)
             samples = np.where(kept, value.values, 0.0)
-            flat = samples.reshape(*samples.shape[: -weights.ndim], weights.size)
-            dims = value.dims[: -weights.ndim]
-            labels = {dim: value.indexes[dim] for dim in dims}
-            total = flat @ weights.ravel()
+            total = samples.reshape(*samples.shape[: -len(cells)], -1) @ weights
+            dims = (*value.dims[: -len(cells)], "region")
+            labels = {dim: value.indexes[dim] for dim in dims[:-1]} | {"region": regions}
             totals[str(name)] = xr.DataArray(total, labels, dims)
             sums[str(name)] = xr.DataArray(np.broadcast_to(weight, total.shape), labels, dims)
         return Sums(totals, sums)
 
     def coverage(self, sums: Sums) -> xr.Dataset:
         """What the judged dates say, before and after."""
-        names = {"covered": "", "width": "width_", "quantile_score": "score_"}
-        variables = {
-            f"{prefix}{stage}": sums.mean(key).sel(stage=stage, drop=True)
-            for key, prefix in names.items()
-            for stage in ("before", "after")
-        }
+        largest, variables = str(self.weights.region.values[0]), {}
+        for stage in _STAGES:
+            found = {name: sums.mean(name).sel(stage=stage, drop=True) for name in sums.totals}
+            for name, prefix in _BY_LEAD.items():
+                variables[f"{prefix}{stage}"] = found[name].sel(region=largest, drop=True)
+            variables[f"region_{stage}"] = found["covered"]
+            variables[f"below_{stage}"] = found["below"].sel(region=largest, drop=True)
+            variables[f"date_{stage}"] = self._in_time(sums, stage, largest)
         weight = sums.weights["quantile_score"].isel(stage=0, drop=True)
-        variables["dates"] = (weight > 0).sum("init_time")
+        variables["dates"] = (weight.sel(region=largest, drop=True) > 0).sum("init_time")
         channels = list(self.pair.channels)
         dataset = xr.Dataset(variables).reindex(channel=channels)
-        dataset = dataset.transpose("channel", "lead_time", ...)
+        dataset = dataset.transpose("channel", "lead_time", "init_time", "level", ...)
         units = ("channel", [channel(name).units for name in channels])
         return dataset.assign_coords(units=units).assign_attrs(self._attributes())
+
+    def _in_time(self, sums: Sums, stage: str, region: str) -> xr.DataArray:
+        """Coverage at each init time, all leads together, (channel, init_time, level)."""
+        total, weight = (
+            part["covered"].sel(stage=stage, region=region, drop=True).sum("lead_time")
+            for part in (sums.totals, sums.weights)
+        )
+        return total / weight.where(weight > 0)
 
     def _attributes(self) -> dict[str, object]:
         stamps = np.datetime_as_string(
@@ -300,34 +315,3 @@ class _Run:
                 *self.pair.notes,
             ],
         }
-
-    def _lay_out(self, path: Path) -> zarr.Group:
-        """An empty store of quantiles."""
-        forecast = self.pair.forecast
-        inits = forecast.init_time.values[self.judged]
-        leads = forecast.lead_time.values
-        cells = self.pair.cells()
-        coordinates = {
-            "init_time": ("init_time", inits, {"standard_name": "forecast_reference_time"}),
-            "quantile": ("quantile", np.array(self.settings.levels)),
-            "lead_time": ("lead_time", leads, {"standard_name": "forecast_period"}),
-            "valid_time": (("init_time", "lead_time"), inits[:, None] + leads[None, :]),
-            **{dim: cells[dim].reset_coords(drop=True) for dim in self.pair.cell_dims},
-        }
-        dataset = xr.Dataset(coords=coordinates, attrs=self._attributes())
-        encode(dataset).to_zarr(path, zarr_format=3, consolidated=False)
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
-        dims = ("init_time", "quantile", "lead_time", *self.pair.cell_dims)
-        shape = (*(dataset.sizes[dim] for dim in dims[:3]), *cells.shape)
-        for name in self.pair.channels:
-            array = group.create_array(
-                name,
-                shape=shape,
-                chunks=(1, shape[1], self._chunk_leads, *cells.shape),
-                dtype="float32",
-                fill_value=np.nan,
-                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-                dimension_names=dims,
-            )
-            array.attrs.update(channel(name).attributes)
-        return group

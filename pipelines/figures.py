@@ -146,6 +146,65 @@ def coverage_panel(
         return _svg(figure, alt)
 
 
+def level_panel(lead_times: np.ndarray, lines: Sequence[Line], alt: str, promised: float) -> Markup:
+    """Percentages near a promised one against lead time."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panel()
+        _draw_lines(axes, lead_times, lines)
+        _mark_promised(axes, lines, promised)
+        return _svg(figure, alt)
+
+
+def date_panel(init_times: np.ndarray, lines: Sequence[Line], alt: str, promised: float) -> Markup:
+    """Percentages near a promised one at each initial date, in the order of the dates."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panel()
+        places = np.arange(len(init_times))
+        for line in lines:
+            axes.plot(places, line.values, color=_COLOURS[line.role],
+                      linestyle=_DASHES[line.dash], linewidth=1.4)  # fmt: skip
+        _mark_promised(axes, lines, promised)
+        ends = [0, len(init_times) - 1] if len(init_times) > 1 else [0]
+        days = [str(init_times[end].astype("datetime64[D]")) for end in ends]
+        axes.set_xticks(ends, days)
+        for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
+            label.set_horizontalalignment(side)
+        return _svg(figure, alt)
+
+
+def _mark_promised(axes: Axes, lines: Sequence[Line], promised: float) -> None:
+    axes.axhline(promised, color=_COLOURS["ink"], linewidth=0.9)
+    values = np.concatenate([line.values for line in lines])
+    lowest = np.nanmin(values) if np.isfinite(values).any() else promised
+    axes.set_ylim(min(5 * np.floor(lowest / 5), promised - 10), 101)
+
+
+def reliability_panel(
+    levels: np.ndarray, shares: Sequence[tuple[str, str, np.ndarray]], alt: str
+) -> Markup:
+    """Share of truths not above each quantile against its level, with the diagonal.
+
+    Parameters
+    ----------
+    levels : numpy.ndarray
+        (quantile,)
+    shares : sequence of (str, str, numpy.ndarray)
+        Role, dash and share, (quantile,).
+    alt : str
+        What the panel shows.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panel()
+        axes.plot([0, 1], [0, 1], color=_COLOURS["ink"], linewidth=0.9)
+        for role, dash, share in shares:
+            axes.plot(levels, share, color=_COLOURS[role], linestyle=_DASHES[dash],
+                      linewidth=1.7, marker="o", markersize=3)  # fmt: skip
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("level of the quantile")
+        return _svg(figure, alt)
+
+
 def rank_panel(shares: Sequence[tuple[str, np.ndarray]], alt: str) -> Markup:
     """Rank histograms as outlines, each relative to a flat one.
 

@@ -18,6 +18,7 @@ from data.source import Source
 from data.state import to_dataset
 from pipelines.figures import lead_unit
 from pipelines.labels import open_labelled, replace_whole
+from pipelines.report_calibration import where_section, width_section
 from pipelines.report_sections import (
     Findings,
     Section,
@@ -131,6 +132,8 @@ def _sections(
     yield ratio_section(findings)
     yield rank_section(findings)
     yield coverage_section(findings)
+    yield width_section(findings)
+    yield where_section(findings)
     yield _map(forecast, truth)
 
 

@@ -95,3 +95,16 @@ def test_too_few_dates_are_refused_with_the_number_needed_and_nothing_is_written
     with pytest.raises(InputError, match="first 6 init times"):
         calibrate(verified.forecast, verified.truth, tmp_path / "out",
                   CalibrationSettings(rule=KnownBefore(6)))  # fmt: skip
+
+
+def test_coverage_is_also_told_by_region_date_and_quantile(verified, result):
+    coverage = result.coverage
+    assert coverage.region_after.dims == ("channel", "lead_time", "level", "region")
+    assert {"globe", "tropics"} <= set(coverage.region.values.tolist())
+    xr.testing.assert_equal(coverage.region_after.sel(region="globe", drop=True), coverage.after)
+    assert coverage.date_after.dims == ("channel", "init_time", "level")
+    assert coverage.sizes["init_time"] == 5
+    later = coverage.isel(lead_time=slice(1, None))
+    error = abs(later.below_after - later["quantile"]).mean()
+    assert error < abs(later.below_before - later["quantile"]).mean()
+    assert error < 0.03

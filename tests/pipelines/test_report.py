@@ -20,6 +20,7 @@ from pipelines.report_summary import table_text
 CHANNELS = ("u500", "z500", "t850")
 FORECASTS = ("ensemble", "control", "climatology", "persistence")
 ESTIMATORS = ("fair", "deterministic", "standard", "deterministic")
+QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 LEADS = np.arange(0, 41) * np.timedelta64(6, "h").astype("timedelta64[ns]")
 INIT_TIMES = np.array(["2006-01-01T00", "2006-01-03T00"], "datetime64[ns]")
@@ -68,7 +69,18 @@ def scores() -> xr.Dataset:
 
 def coverage() -> xr.Dataset:
     before = scores().coverage.sel(forecast="ensemble", drop=True)
-    return xr.Dataset({"before": before, "after": before / 0.93})
+    stages = {"before": before, "after": before / 0.93}
+    regions = xr.DataArray(["globe", "north"], dims="region", name="region")
+    quantiles = xr.DataArray(QUANTILES, {"quantile": QUANTILES}, ("quantile",))
+    dates = xr.DataArray(np.ones(2), {"init_time": INIT_TIMES}, ("init_time",))
+    dataset = xr.Dataset(stages)
+    for stage, covered in stages.items():
+        dataset[f"width_{stage}"] = 2 * covered
+        dataset[f"score_{stage}"] = 1 - covered.isel(level=0, drop=True) / 2
+        dataset[f"region_{stage}"] = covered.expand_dims(region=regions.values)
+        dataset[f"date_{stage}"] = covered.mean("lead_time") * dates
+        dataset[f"below_{stage}"] = xr.ones_like(covered.isel(level=0, drop=True)) * quantiles
+    return dataset
 
 
 def forecast() -> xr.Dataset:
@@ -190,7 +202,7 @@ def test_name_of_the_experiment_stays_text(page):
 def test_every_drawing_is_named_for_those_who_cannot_see_it(page):
     drawings = page.named("svg")
     names = [drawing["aria-label"] for drawing in drawings]
-    assert len(drawings) == 5 * len(CHANNELS) + 1
+    assert len(drawings) == 6 * len(CHANNELS) + 4 + 1
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(len(name) > 20 for name in names)
     assert len(set(names)) == len(names)
@@ -242,7 +254,7 @@ def test_estimator_is_named(page):
 def test_missing_pieces_are_absent_and_not_failures(tmp_path):
     bare = scores()[["crps", "cases"]].sel(forecast=["ensemble"], channel=["t850"])
     page = Page(write_report(tmp_path / "report.html", Findings(bare)))
-    assert page.text["p"].count("Absent") == 5
+    assert page.text["p"].count("Absent") == 7
     assert len(page.named("svg")) == 1
     assert page.numbers["t850"] == list(bare.crps.isel(lead_time=chosen_leads(LEADS)).values.flat)
 
@@ -250,7 +262,7 @@ def test_missing_pieces_are_absent_and_not_failures(tmp_path):
 def test_forecast_of_one_member_is_reported_without_what_needs_members(tmp_path):
     single = Findings(scores().sel(forecast=["control", "persistence"], channel=["u500"]))
     page = Page(write_report(tmp_path / "report.html", single))
-    assert page.text["p"].count("Absent") == 5
+    assert page.text["p"].count("Absent") == 7
     assert len(page.numbers["u500"]) == 2 * len(chosen_leads(LEADS))
 
 
