@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch_harmonics.legendre import legpoly
 
 from data.errors import InputError
 from data.grid import Grid
+from data.legendre import legendre_functions
 
 
 def largest_truncation(grid: Grid) -> int:
@@ -111,8 +111,7 @@ def _contract(equation: str, values: torch.Tensor, table: torch.Tensor) -> torch
 def _legendre(grid: Grid, truncation: int) -> torch.Tensor:
     """Orthonormal associated Legendre functions, (m, l, latitude), float64."""
     sine = torch.from_numpy(np.sin(np.deg2rad(grid.latitude)))
-    count = truncation + 1
-    return legpoly(count, count, sine, norm="ortho", inverse=False, csphase=True)
+    return legendre_functions(truncation + 1, sine)
 
 
 def _fit(legendre: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -142,7 +142,7 @@ def checkpoint_hash(path: Path) -> str:
     return metadata.hash
 
 
-def load_checkpoint(path: Path, micro_batch: int = 1) -> NeuralForecaster:
+def load_checkpoint(path: Path, micro_batch: int = 1, device: str = "cpu") -> NeuralForecaster:
     """The forecaster that a checkpoint holds, ready to step.
 
     Parameters
@@ -152,6 +152,8 @@ def load_checkpoint(path: Path, micro_batch: int = 1) -> NeuralForecaster:
     micro_batch : int
         Members per pass through the network. One is fastest on a CPU core, and makes a member's
         forecast the same, bit for bit, in any batch.
+    device : str
+        Where the network is to be, as torch names it.
 
     Raises
     ------
@@ -163,8 +165,8 @@ def load_checkpoint(path: Path, micro_batch: int = 1) -> NeuralForecaster:
     network, _ = load_network(path, metadata)
     scales = (metadata.mean, metadata.std, metadata.tendency_std)
     return NeuralForecaster(
-        network=network.requires_grad_(False).eval(),
-        normalisation=Normalisation(*(torch.tensor(scale) for scale in scales)),
+        network=network.requires_grad_(False).eval().to(device),
+        normalisation=Normalisation(*(torch.tensor(scale, device=device) for scale in scales)),
         channels=metadata.channels,
         grid=metadata.grid,
         timestep=metadata.timestep,

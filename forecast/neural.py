@@ -41,6 +41,11 @@ class NeuralForecaster:
     timestep: np.timedelta64
     micro_batch: int = 1
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; states may be anywhere, and stay there."""
+        return self.normalisation.mean.device
+
     @cached_property
     def noise(self) -> LatentNoise | None:
         """The latent noise of a stochastic network; None for a deterministic one."""
@@ -63,8 +68,8 @@ class NeuralForecaster:
         with torch.inference_mode():
             for start in range(0, len(state.numbers), self.micro_batch):
                 rows = slice(start, start + self.micro_batch)
-                before = state.fields[rows].contiguous()
-                noise = self.noise and self.noise.draw(key, state.numbers[rows])
+                before = state.fields[rows].contiguous().to(self.device)
+                noise = self.noise and self.noise.draw(key, state.numbers[rows]).to(self.device)
                 tendency = self.network(self.normalisation.normalise(before), noise)
                 fields[rows] = self.normalisation.advance(before, tendency)
         return state.next(fields, self.timestep)

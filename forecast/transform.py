@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch_harmonics.legendre import dlegpoly, legpoly
 
 from data.grid import Grid
+from data.legendre import legendre_functions, legendre_slopes
 from data.sphere import Sphere
 
 
@@ -69,8 +69,8 @@ class Synthesis(nn.Module):
         fourier = np.stack([np.cos(waves), -np.sin(waves)], axis=2) * multiplicity[None, :, None]
         self._register("fourier", torch.from_numpy(fourier).flatten(1, 2))
         colatitude = torch.from_numpy(np.deg2rad(90.0 - grid.latitude))
-        scalar = legpoly(degrees, degrees, colatitude.cos(), norm="ortho", csphase=True)
-        vector = dlegpoly(degrees, degrees, colatitude, norm="ortho", csphase=True)
+        scalar = legendre_functions(degrees, colatitude.cos())
+        vector = legendre_slopes(degrees, colatitude)
         self._register("scalar", scalar.mT.repeat_interleave(2, dim=0))
         self._register("southward", vector[0].mT.repeat_interleave(2, dim=0))
         signs = torch.tensor([-1.0, 1.0], dtype=torch.float64)[None, :, None, None]
@@ -110,7 +110,7 @@ def _analysis_weights(grid: Grid, degrees: int) -> torch.Tensor:
     if grid.kind == "legendre-gauss":
         sine = torch.from_numpy(np.sin(np.deg2rad(grid.latitude)))
         weights = torch.from_numpy(4 * np.pi * grid.latitude_weights)
-        return legpoly(degrees, degrees, sine, norm="ortho", csphase=True) * weights
+        return legendre_functions(degrees, sine) * weights
     # Elsewhere quadrature is not exact: take the least-squares fit, read off unit impulses.
     impulses = torch.zeros(grid.latitudes, *grid.shape)
     impulses[:, :, 0] = torch.eye(grid.latitudes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +13,21 @@ from typing import Protocol
 import dask
 import psutil
 import torch
-from distributed import Client, LocalCluster, WorkerPlugin, get_worker
+from distributed import (
+    Client,
+    LocalCluster,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    WorkerPlugin,
+    get_worker,
+)
 from distributed.deploy.cluster import Cluster as DaskCluster
 
 from data.errors import MissingExtraError, RunError, StoreError
 from pipelines import experiment as settings
-from pipelines.dispatch import Dispatcher, Outcome, Patience
+from pipelines.dispatch import Dispatcher
+from pipelines.lanes import Outcome, Patience
 from pipelines.plan import Unit, versions
 
 Task = Callable[[Unit], object]
@@ -106,6 +115,41 @@ class LocalProcesses:
 
 
 @dataclass(frozen=True)
+class LocalGpus:
+    """Processes of this machine, each of which sees one GPU.
+
+    Attributes
+    ----------
+    devices : tuple of str
+        The GPUs, as in ``CUDA_VISIBLE_DEVICES``.
+    memory : int
+        Bytes of the machine's memory that each may use.
+    """
+
+    devices: tuple[str, ...]
+    memory: int
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+        """Yield what becomes of each unit."""
+        options = {"nthreads": 1, "memory_limit": self.memory, "silence_logs": logging.CRITICAL}
+        workers = {
+            device: {"cls": Nanny, "options": options | {"env": {"CUDA_VISIBLE_DEVICES": device}}}
+            for device in self.devices[: len(units)]
+        }
+        scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+        with (
+            _quiet(),
+            SpecCluster(
+                workers,
+                {"cls": Scheduler, "options": scheduler},
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield from _dispatched(client, task, units, patience)
+
+
+@dataclass(frozen=True)
 class DaskScheduler:
     """The workers of a scheduler that is there already and stays."""
 
@@ -170,6 +214,8 @@ def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
             return InProcess()
         case settings.LocalProcesses():
             return local_processes(chosen.workers, chosen.memory_gb)
+        case settings.LocalGpus():
+            return local_gpus(chosen.devices, chosen.memory_gb)
         case settings.DaskScheduler():
             return DaskScheduler(chosen.address)
         case settings.Slurm():
@@ -179,8 +225,35 @@ def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
 def local_processes(workers: int | None, memory_gb: float | None = None) -> LocalProcesses:
     """Processes of this machine: by default one per core, with an equal share of its memory."""
     workers = workers or len(os.sched_getaffinity(0))
-    share = psutil.virtual_memory().total // workers
-    return LocalProcesses(workers, share if memory_gb is None else int(memory_gb * 1e9))
+    return LocalProcesses(workers, _share(workers, memory_gb))
+
+
+def local_gpus(devices: tuple[str, ...] | None, memory_gb: float | None = None) -> LocalGpus:
+    """Processes of this machine: by default one for each GPU that this process sees.
+
+    Raises
+    ------
+    RunError
+        If it sees none.
+    """
+    devices = devices or visible_gpus(os.environ, torch.cuda.device_count())
+    if not devices:
+        raise RunError("cluster: one process per GPU is asked for, and no GPU is to be seen here")
+    return LocalGpus(devices, _share(len(devices), memory_gb))
+
+
+def visible_gpus(environment: Mapping[str, str], count: int) -> tuple[str, ...]:
+    """Names of this many GPUs, for ``CUDA_VISIBLE_DEVICES`` of a process below this one."""
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    names = [str(k) for k in range(count)] if named is None else named.split(",")
+    return tuple(name.strip() for name in names[:count])
+
+
+def _share(workers: int, memory_gb: float | None) -> int:
+    """Bytes for each worker: as given, or an equal share of the machine's."""
+    if memory_gb is None:
+        return psutil.virtual_memory().total // workers
+    return int(memory_gb * 1e9)
 
 
 def worker_count(chosen: settings.ClusterSettings) -> int:
@@ -196,6 +269,8 @@ def worker_count(chosen: settings.ClusterSettings) -> int:
             return 1
         case settings.LocalProcesses():
             return local_processes(chosen.workers).workers
+        case settings.LocalGpus():
+            return len(local_gpus(chosen.devices).devices)
         case settings.DaskScheduler():
             with _quiet(), _connected(chosen.address) as client:
                 return max(1, len(client.nthreads()))

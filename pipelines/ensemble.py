@@ -5,6 +5,8 @@ The one place where configured names meet classes.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from data.climatology import Climatology
-from data.errors import CheckpointError, ConfigurationError, InputError
+from data.errors import CheckpointError, ConfigurationError, InputError, RunError
 from data.grid import Grid
 from data.key import Key
 from data.source import Source, open_source
@@ -51,6 +53,7 @@ class Ensemble:
         self.experiment = experiment
         self._forecasters: dict[int, Forecaster] = {}
         self._perturbations: dict[int, Perturbation] = {}
+        self._device = "cpu"
 
     def __reduce__(self) -> tuple[type[Ensemble], tuple[settings.Experiment]]:
         return Ensemble, (self.experiment,)
@@ -101,20 +104,31 @@ class Ensemble:
         # CF separates the meanings of flags by blanks.
         return tuple("_".join(path.name.split()) for path in self._checkpoint_paths) or (kind,)
 
-    @cached_property
+    @property
+    def _described(self) -> CheckpointMetadata | Forecaster:
+        """What knows channels, grid and timestep, without loading a network for it."""
+        return self.checkpoints[0] if self.checkpoints else self.forecaster(0)
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Channels of the forecasts."""
-        return self.forecaster(0).channels
+        return self._described.channels
 
     @property
     def grid(self) -> Grid:
         """Grid of the forecasts."""
-        return self.forecaster(0).grid
+        return self._described.grid
 
     @property
     def timestep(self) -> np.timedelta64:
         """Length of one step."""
-        return self.forecaster(0).timestep
+        return self._described.timestep
+
+    @property
+    def micro_batch(self) -> int:
+        """Members that are forecast at once; with more than 1 their last bits depend on it."""
+        chosen = self.experiment.forecaster
+        return chosen.micro_batch if isinstance(chosen, settings.Neural) else 1
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
@@ -187,9 +201,15 @@ class Ensemble:
         Yields
         ------
         torch.Tensor
-            (number, channel, latitude, longitude), float32; a member's values do not depend on
-            which others are asked for.
+            (number, channel, latitude, longitude), float32, in the processor's memory; a member's
+            values do not depend on which others are asked for, if `micro_batch` is 1.
+
+        Raises
+        ------
+        RunError
+            If a GPU is asked for and none is there.
         """
+        self._take_device()
         key = Key(self.experiment.seed) / init_time
         analysis = self.analysis(init_time)
         steps = self.experiment.steps(self.timestep)
@@ -197,14 +217,29 @@ class Ensemble:
         rollouts = []
         for checkpoint, members in group_by_checkpoint(chosen).items():
             start = self.perturbation(checkpoint).perturb(analysis, key, members)
+            start = start.with_members(start.fields.to(self._device), start.numbers)
             rollouts.append(rollout(self.forecaster(checkpoint), start, steps, key / "forecast"))
         for states in zip(*rollouts, strict=True):
-            yield torch.cat([state.fields for state in states])
+            yield torch.cat([state.fields for state in states]).cpu()
+
+    def _take_device(self) -> None:
+        """Have networks where the experiment wants them: a run may be planned without a GPU."""
+        chosen = self.experiment.forecaster
+        if not isinstance(chosen, settings.Neural) or chosen.device == self._device:
+            return
+        if not torch.cuda.is_available():
+            raise RunError(
+                f"forecaster: device is {chosen.device!r}, and process {os.getpid()} on "
+                f"{socket.gethostname()} finds no GPU that torch {torch.__version__} can use"
+            )
+        self._device = chosen.device
+        self._forecasters.clear()
+        self._perturbations.clear()
 
     def _load(self, checkpoint: int) -> Forecaster:
         chosen = self.experiment.forecaster
         if isinstance(chosen, settings.Neural):
-            return load_checkpoint(chosen.checkpoints[checkpoint])
+            return load_checkpoint(chosen.checkpoints[checkpoint], chosen.micro_batch, self._device)
         channels = self.experiment.channels or self.source.channels
         timestep = np.timedelta64(chosen.timestep, "h")
         if isinstance(chosen, settings.Persistence):

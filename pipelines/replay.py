@@ -58,8 +58,11 @@ def replay(
 def member_dataset(plan: Plan, number: int) -> xr.Dataset:
     """One member from the plan's first init time, rounded as the store rounds."""
     torch.set_num_threads(1)
-    layout = plan.layout
-    fields = unit_fields(plan.ensemble, layout, layout.init_times[0], (number,))[0]
+    layout, numbers = plan.layout, (number,)
+    if plan.ensemble.micro_batch > 1:  # in the company in which it was forecast
+        numbers = next(unit.numbers for unit in plan.units if number in unit.numbers)
+    forecast = unit_fields(plan.ensemble, layout, layout.init_times[0], numbers)
+    fields = forecast[numbers.index(number)]
     dataset = coordinates(layout).isel(init_time=0, number=number).drop_vars("completed")
     for index, name in enumerate(layout.channels):
         values = layout.rounded(name, fields[index])

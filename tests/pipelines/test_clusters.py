@@ -1,18 +1,29 @@
 """Clusters: who computes decides nothing about the bytes; who gets which unit, and when."""
 
+import os
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
 from pipelines import engine
 from pipelines import experiment as settings
-from pipelines.clusters import DaskScheduler, InProcess, LocalProcesses, Slurm, make_cluster
-from pipelines.dispatch import Attempt, Patience, Waiting
+from pipelines.clusters import (
+    DaskScheduler,
+    InProcess,
+    LocalGpus,
+    LocalProcesses,
+    Slurm,
+    make_cluster,
+    visible_gpus,
+)
 from pipelines.experiment import read_experiment
+from pipelines.lanes import Attempt, Patience, Waiting
 from pipelines.plan import Unit, make_plan
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
@@ -83,10 +94,48 @@ def test_the_experiment_names_its_cluster(world: World) -> None:
 
     assert chosen(kind="in_process") == InProcess()
     assert chosen(kind="local", workers=3, memory_gb=2) == LocalProcesses(3, 2 * 10**9)
+    assert chosen(kind="gpus", devices=["0", "3"], memory_gb=2) == LocalGpus(("0", "3"), 2 * 10**9)
     assert chosen(kind="scheduler", address="tcp://a:1") == DaskScheduler("tcp://a:1")
     assert isinstance(chosen(kind="slurm", jobs=4, memory_gb=16), Slurm)
     with pytest.raises(ConfigurationError, match="cluster"):
         chosen(kind="cloud")
+
+
+def test_each_gpu_has_a_process_of_its_own(tmp_path: Path) -> None:
+    def note(unit: Unit) -> None:
+        seen = tmp_path / f"{unit.block}-{os.environ['CUDA_VISIBLE_DEVICES']}"
+        seen.write_text(f"{os.getpid()} {torch.get_num_threads()}")
+        while len({file.name.split("-", 1)[1] for file in tmp_path.iterdir()}) < 2:
+            time.sleep(0.01)  # so that the first to start does not do all
+
+    cluster = LocalGpus(("3", "GPU-7f"), memory=4 * 10**9)
+    outcomes = list(cluster.outcomes(note, units([0] * 4), Patience()))
+    assert [outcome.failure for outcome in outcomes] == [None] * 4
+    processes: dict[str, set[str]] = {}
+    for file in tmp_path.iterdir():
+        process, threads = file.read_text().split()
+        assert threads == "1"
+        processes.setdefault(file.name.split("-", 1)[1], set()).add(process)
+    assert {device: len(found) for device, found in processes.items()} == {"3": 1, "GPU-7f": 1}
+
+
+def test_gpus_are_those_that_the_run_sees() -> None:
+    assert visible_gpus({}, 3) == ("0", "1", "2")
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "4, 6"}, 2) == ("4", "6")
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, 0) == ()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_said_and_a_run_can_still_be_planned(
+    world: World, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="no GPU is to be seen"):
+        make_cluster(settings.LocalGpus(kind="gpus"))
+    forecaster = {"kind": "neural", "checkpoints": ["a"], "device": "cuda"}
+    experiment = read_experiment(world.experiment("gpu", forecaster=forecaster))
+    plan = make_plan(experiment, tmp_path / "f.zarr")
+    with pytest.raises(RunError, match="finds no GPU that torch"):
+        next(plan.ensemble.trajectories(plan.layout.init_times[0], (0,)))
 
 
 def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""The same network driven by Earth2Studio's ensemble workflow, where it is installed.
+
+Used by ``benchmarks/engine.py``. Earth2Studio and this package are looked for in the same
+environment; nothing of theirs is part of this one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data.state import State
+from forecast.neural import NeuralForecaster
+
+BATCH_SIZES = (1, 4, 8, 16, 32, 64)
+
+
+def installed() -> bool:
+    """Whether Earth2Studio is there."""
+    return find_spec("earth2studio") is not None
+
+
+class Prognostic(torch.nn.Module):
+    """A checkpoint's network as Earth2Studio steps it: a whole batch at once.
+
+    Fields are (ensemble, time, lead_time, variable, lat, lon).
+    """
+
+    def __init__(self, forecaster: NeuralForecaster) -> None:
+        super().__init__()
+        self._forecaster = forecaster
+        self._step = forecaster.timestep.astype("timedelta64[ns]")
+
+    def input_coords(self) -> OrderedDict:
+        """What it takes."""
+        return self._coords(0)
+
+    def output_coords(self, input_coords: OrderedDict) -> OrderedDict:
+        """What it gives."""
+        return self._coords(1)
+
+    def _coords(self, steps: int) -> OrderedDict:
+        grid = self._forecaster.grid
+        return OrderedDict(
+            batch=np.empty(0),
+            time=np.empty(0),
+            lead_time=np.array([steps * self._step]),
+            variable=np.array(self._forecaster.channels),
+            lat=grid.latitude,
+            lon=grid.longitude,
+        )
+
+    def create_iterator(
+        self, fields: torch.Tensor, coords: OrderedDict
+    ) -> Iterator[tuple[torch.Tensor, OrderedDict]]:
+        """Yield the initial fields, and then those of one step after the other."""
+        scales, network = self._forecaster.normalisation, self._forecaster.network
+        coords, lead = coords.copy(), coords["lead_time"]
+        yield fields, coords
+        with torch.inference_mode():
+            while True:
+                flat = fields.flatten(0, 2)
+                flat = scales.advance(flat, network(scales.normalise(flat), None))
+                fields, lead = flat.view_as(fields), lead + self._step
+                coords = coords.copy()
+                coords["lead_time"] = lead
+                yield fields, coords
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One state as Earth2Studio's data source."""
+
+    state: State
+
+    def __call__(self, time: np.ndarray, variable: np.ndarray) -> xr.DataArray:
+        """The state's fields, (time, variable, lat, lon)."""
+        grid, names = self.state.grid, list(self.state.channels)
+        values = self.state.fields[0, [names.index(name) for name in variable]].numpy()
+        return xr.DataArray(
+            np.repeat(values[None], len(time), axis=0),
+            dims=("time", "variable", "lat", "lon"),
+            coords={"time": time, "variable": variable, "lat": grid.latitude,
+                    "lon": grid.longitude},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """How Earth2Studio is used: members in a batch, threads, members in a chunk of its store."""
+
+    batch: int
+    threads: int
+    chunk: int
+
+    def run(self, forecaster: NeuralForecaster, state: State, members: int, steps: int) -> None:
+        """`earth2studio.run.ensemble` with `earth2studio.io.ZarrBackend` in a folder of its own."""
+        from earth2studio.io import ZarrBackend
+        from earth2studio.perturbation import Gaussian
+        from earth2studio.run import ensemble
+        from loguru import logger
+
+        logger.disable("earth2studio")
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        # As strong as ours, and cheaper: white noise, a tenth of each channel's deviation.
+        noise = 0.1 * forecaster.normalisation.std[:, None, None]
+        chunks = {"ensemble": self.chunk, "time": 1, "lead_time": 1}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                ensemble(
+                    [state.valid_time], steps, members, Prognostic(forecaster), Analysis(state),
+                    ZarrBackend(str(Path(folder) / "forecast.zarr"), chunks),
+                    Gaussian(noise, seed=1), self.batch, device=torch.device("cpu"), verbose=False,
+                )  # fmt: skip
+        finally:
+            torch.set_num_threads(before)
+
+
+def workflows(members: int, threads: int) -> Iterator[Workflow]:
+    """Every batch size with one thread and with all, and its own chunks or those of a batch."""
+    for batch in (size for size in BATCH_SIZES if size <= members):
+        for count in sorted({1, threads}):
+            for chunk in sorted({1, batch}):
+                yield Workflow(batch, count, chunk)
