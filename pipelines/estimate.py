@@ -21,6 +21,7 @@ from pipelines.layout import Layout
 from pipelines.parts import FAN
 from pipelines.plan import Plan, Unit
 from pipelines.shards import COMPRESSOR
+from pipelines.statistics_store import SHARD_BYTES
 from scoring.sketch import count_type
 
 # Of a shard's index for each chunk, and of Blosc's header for each block of a chunk.
@@ -29,8 +30,8 @@ _INDEX_BYTES, _HEADER_BYTES = 16, 32
 _ENCODING = 3
 _TIMED = 2.0
 # Of statistics: bytes of a cell beside its counts; bits of a count by the logarithm of members;
-# arrays, and files that do not depend on the leads; copies of the fields of a lead.
-_PLAIN_BYTES, _BITS_OF_COUNT, _KEPT_ARRAYS, _KEPT_FILES, _COPIES = 44, 0.4, 10, 50, 4
+# files if all are small; copies of the fields of a lead.
+_PLAIN_BYTES, _BITS_OF_COUNT, _KEPT_FILES, _COPIES = 44, 0.4, 60, 4
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _kept(plan: Plan, todo: list[Unit]) -> _Cost:
     parts = 1 + FAN
     block = max(len(unit.numbers) for unit in todo)
     return _Cost(
-        files=inits * (_KEPT_FILES + _KEPT_ARRAYS * layout.shape[2]),
+        files=inits * (_KEPT_FILES + int(most / SHARD_BYTES)),
         most=int((inits + parts) * most),
         likely=int((inits + parts) * likely),
         memory=values * (block * 4 * _COPIES + parts * (_PLAIN_BYTES + 4 * bins)),

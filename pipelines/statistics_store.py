@@ -24,10 +24,12 @@ from pipelines.shards import COMPRESSOR, checksum, writing
 from scoring.kept import Kept, dependence
 from scoring.sketch import Sketch, count_type
 
-SEAL = "checksums.json"
+# Beside the chunks of an array, where readers of groups do not look.
+SEAL = "completed/checksums.json"
 _TEXTS = ("channel", "units", "threshold_channel")
 CELLS = ("channel", "lead_time", "latitude", "longitude")
 _CHUNK_BYTES = 2**20
+SHARD_BYTES = 2**26
 # Of a quantum, in which means are kept: far below their own error, and they compress.
 _MEAN_PARTS = 2**16
 _FIELDS = {
@@ -82,14 +84,24 @@ class Statistics:
         with writing(path):
             try:
                 self._lay_out(draft, parts, completed, units)
-                group = zarr.open_group(draft, mode="r+")
-                for lead in range(len(self.layout.lead_times)):
-                    for name, values in self._lead(parts, lead):
-                        group[name][:, lead] = values
+                self._fill(zarr.open_group(draft, mode="r+"), parts)
                 _seal(draft)
                 _put(draft, path)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+
+    def _fill(self, group: zarr.Group, parts: list[list[Part]]) -> None:
+        """Write all arrays, shard by shard."""
+        arrays = dict(group.arrays())
+        waiting: dict[str, list[np.ndarray]] = {}
+        leads = len(self.layout.lead_times)
+        for lead in range(leads):
+            for name, values in self._lead(parts, lead):
+                window = waiting.setdefault(name, [])
+                window.append(values)
+                if len(window) == arrays[name].shards[1] or lead == leads - 1:
+                    arrays[name][:, lead + 1 - len(window) : lead + 1] = np.stack(window, axis=1)
+                    window.clear()
 
     def _lay_out(
         self, draft: Path, parts: list[list[Part]], completed: np.ndarray, units: int
@@ -189,15 +201,16 @@ def _create(
     dims: tuple[str, ...],
     text: str,
 ) -> None:
-    """A shard is one lead, all channels and the globe; a chunk one channel and some rows."""
+    """A shard is some leads of all channels and the globe; a chunk one channel and some rows."""
     row = np.dtype(kind).itemsize * int(np.prod(shape[3:]))
     pieces = max(1, -(-shape[2] * row // _CHUNK_BYTES))
     rows = -(-shape[2] // pieces)
+    leads = max(1, min(shape[1], SHARD_BYTES // (shape[0] * shape[2] * row)))
     array = group.create_array(
         name,
         shape=shape,
         chunks=(1, 1, rows, *shape[3:]),
-        shards=(shape[0], 1, -(-shape[2] // rows) * rows, *shape[3:]),
+        shards=(shape[0], leads, -(-shape[2] // rows) * rows, *shape[3:]),
         dtype=kind,
         fill_value=0,
         compressors=COMPRESSOR,
