@@ -94,7 +94,7 @@ def test_a_lasting_error_is_taken_out():
     forecast, truth = world(1)
     after = xr.concat([calibration.apply(one) for one in forecast], "init_time")
     assert abs(float((forecast - truth).mean())) > 2.9
-    assert abs(float((after - truth).mean())) < 0.1
+    assert abs(float((after - truth).mean())) < 0.2
 
 
 def test_power_changes_by_no_more_than_allowed():
