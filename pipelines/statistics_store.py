@@ -325,7 +325,7 @@ def open_as_forecast(folder: Path) -> xr.Dataset:
     first = opened[0]
     for path, other in zip(paths, opened, strict=True):
         for name in ("channel", "number", "lead_time", "latitude", "longitude"):
-            if not first[name].equals(other[name]):
+            if not np.array_equal(first[name].values, other[name].values):
                 raise StoreError(f"{path}: has another {name} than {paths[0]}")
     dims = ("init_time", "number", "lead_time", "latitude", "longitude")
     times = [one.init_time.values for one in opened]
