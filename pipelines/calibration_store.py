@@ -124,7 +124,7 @@ def fill_members(
             block = first // layout.block
             part = values[first : first + layout.block]
             shards = store.write(init, block, part)
-            lost = np.flatnonzero(~completed[init, first : first + layout.block])
+            lost = first + np.flatnonzero(~completed[init, first : first + layout.block])
             stamp = str(layout.init_times[init])
             mark = _digest(layout.attributes["fingerprint"], stamp)
             store.mark(Marker(unit_name(init, block), mark, tuple(lost.tolist()), shards))
