@@ -25,7 +25,7 @@ from pipelines.subset import selected
 
 # Of some members, by their numbers: (number, channel, latitude, longitude), lead by lead, float32.
 Forecast = Callable[[tuple[int, ...]], Iterator[np.ndarray]]
-_VERSIONED = ("myriadcast", "torch", "numpy")
+_VERSIONED = ("myriadcast", "torch", "torch-harmonics", "numpy")
 
 
 @dataclass(frozen=True)
