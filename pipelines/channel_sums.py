@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data.climatology import Climatology
-from pipelines.members import ERRORS, Members, Values, area_means, of_single
+from pipelines.families import Additions
+from pipelines.members import ERRORS, Asked, Members, Values, area_means, of_single
 from pipelines.tally import Tally
 from pipelines.truths import Series
 from pipelines.verification import Block, Verification
@@ -21,7 +22,7 @@ from scoring.moments import (
     SquaredForecast,
     SquaredTruth,
 )
-from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate_arrays
+from scoring.statistic import PROPAGATE, Statistic, evaluate_arrays
 
 _OF_AREA_MEANS = (OfAreaMean(ExpectedSquaredError()), OfAreaMean(SquaredError()))
 
@@ -44,10 +45,10 @@ class ChannelSums:
         (region, *cells)
     members : Members
         How the ensemble is evaluated.
-    missing : Missing
-        What to do with missing members and truth.
-    threads : int
-        Tiles worked on at a time.
+    additions : Additions
+        What is scored beside what always is.
+    asked : Asked
+        How.
     tally : Tally
         Where sums go.
     """
@@ -58,8 +59,8 @@ class ChannelSums:
     analysis: Series | None
     weights: np.ndarray
     members: Members
-    missing: Missing
-    threads: int
+    additions: Additions
+    asked: Asked
     tally: Tally
     _areas: list[np.ndarray] = field(default_factory=list, init=False, repr=False)
 
@@ -71,7 +72,7 @@ class ChannelSums:
         valid = self.pair.valid_times()[block.init, block.leads]
         truth = self.truth.at(valid, block.rows)
         climate, mean = self._climate(valid, block)
-        control = self._ensemble(block, truth, mean)
+        control = self._ensemble(block, truth, climate, mean)
         if control is not None:
             self._add("control", block, of_single(control[0], truth), truth, mean)
         persisted = self._persisted(block)
@@ -84,16 +85,36 @@ class ChannelSums:
                 "climatology", block, values, self._here(block), self._usable(values)
             )
 
+    def add_fields(self, block: Block) -> None:
+        """Add what a block of whole fields says of them."""
+        valid = self.pair.valid_times()[block.init, block.leads]
+        truth, members = self.truth.at(valid, block.rows), self.pair.members(block)
+        shares = self._here(block) / self._areas_of_regions
+        for place, lead in enumerate(block.leads):
+            single = replace(block, leads=np.array([lead]))
+            for evaluate in self.additions.fields:
+                found = evaluate(members[:, place], truth[place], shares)
+                for statistic, (total, weight) in found.items():
+                    self.tally.add("ensemble", single, statistic, total, weight)
+
     def _ensemble(
-        self, block: Block, truth: np.ndarray, mean: np.ndarray | None
+        self,
+        block: Block,
+        truth: np.ndarray,
+        climate: np.ndarray | None,
+        mean: np.ndarray | None,
     ) -> np.ndarray | None:
         """Add the ensemble; gives its control, or the only member."""
         if block.numbers.size == 1:
             return self.pair.members(block)
         shares = self._here(block) / self._areas_of_regions
-        found = self.members.evaluate(self.pair, block, truth, shares, self.missing, self.threads)
+        asked = replace(self.asked, references=self.additions.references(climate))
+        found = self.members.evaluate(self.pair, block, truth, shares, asked)
         self._add("ensemble", block, found.values, truth, mean)
-        self._add_area_means(block, found.areas, area_means(truth[None], shares)[0])
+        usable = self._usable(found.added) if found.added else None
+        self.tally.add_cells("ensemble", block, found.added, self._here(block), usable)
+        if found.areas is not None:
+            self._add_area_means(block, found.areas, area_means(truth[None], shares)[0])
         return found.control
 
     def _add(
@@ -123,7 +144,7 @@ class ChannelSums:
         values = self._evaluate(_OF_AREA_MEANS, stacked[:-1], stacked[-1])
         for statistic, value in values.items():
             weight = np.ones(value.shape)
-            if self.missing != PROPAGATE:
+            if self.asked.missing != PROPAGATE:
                 weight = np.isfinite(value).astype(float)
                 value = np.where(weight > 0, value, 0.0)
             self.tally.add("ensemble", block, statistic, value, weight)
@@ -135,17 +156,14 @@ class ChannelSums:
         truth: np.ndarray,
         axis: int = 0,
     ) -> Values:
-        return evaluate_arrays(
-            statistics, members, truth, axis, missing=self.missing, threads=self.threads
-        )
+        missing, threads = self.asked.missing, self.asked.threads
+        return evaluate_arrays(statistics, members, truth, axis, missing=missing, threads=threads)
 
     def _usable(self, values: Values) -> np.ndarray | None:
         """Samples, (lead_time, *cells), that have all values; None where all have to have them."""
-        if self.missing == PROPAGATE:
+        if self.asked.missing == PROPAGATE:
             return None
-        plain = [
-            value if not statistic.labels else value[..., 0] for statistic, value in values.items()
-        ]
+        plain = [value[(..., *[0] * len(one.labels))] for one, value in values.items()]
         return np.logical_and.reduce([np.isfinite(value) for value in plain])
 
     def _here(self, block: Block) -> np.ndarray:
@@ -174,6 +192,8 @@ class ChannelSums:
             time = forecast.init_time.values[[block.init]].astype("datetime64[s]")
             return self.analysis.at(time, block.rows)[0]
         start = np.flatnonzero(forecast.lead_time.values == np.timedelta64(0))
+        if "statistics" in forecast.coords:  # members are nowhere
+            return None
         number = forecast.number.values[block.numbers]
         place = [0] if number.size == 1 else np.flatnonzero(number == 0)
         if not start.size or not len(place):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -24,8 +24,9 @@ from scoring.moments import (
 )
 from scoring.quantiles import IntervalHits
 from scoring.rank import Outlier, RankHistogram
-from scoring.statistic import Missing, Statistic, evaluate_arrays
+from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate_arrays
 from scoring.sums import weighted_sum
+from scoring.thresholds import Reference
 from scoring.tile import Structure
 
 ERRORS = (CRPS(STANDARD), MeanError(), AbsoluteError(), SquaredError())
@@ -37,6 +38,28 @@ Values = Mapping[Statistic, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of an ensemble.
+
+    Attributes
+    ----------
+    missing : Missing
+        What to do with missing members and truth.
+    threads : int
+        Tiles worked on at a time.
+    added : tuple of Statistic
+        Beside those that every ensemble has.
+    references : mapping of Reference to numpy.ndarray
+        Fields that these name, (lead_time, *cells, level).
+    """
+
+    missing: Missing = PROPAGATE
+    threads: int = 1
+    added: tuple[Statistic, ...] = ()
+    references: Mapping[Reference, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """An ensemble at one block.
 
@@ -44,14 +67,18 @@ class Evaluated:
     ----------
     values : mapping of Statistic to numpy.ndarray
         (lead_time, *cells, *labels), `EnsembleMean` among them.
-    areas : numpy.ndarray
-        (number, region, lead_time): each member's sum of values times shares of the area.
+    added : mapping of Statistic to numpy.ndarray
+        What was asked for beside them.
+    areas : numpy.ndarray or None
+        (number, region, lead_time): each member's sum of values times shares of the area; None
+        where there are no members.
     control : numpy.ndarray or None
         (1, lead_time, *cells): number 0, where it is finished.
     """
 
     values: Values
-    areas: np.ndarray
+    added: Values
+    areas: np.ndarray | None
     control: np.ndarray | None
 
 
@@ -78,8 +105,7 @@ class Members(Protocol):
         block: Block,
         truth: np.ndarray,
         shares: np.ndarray,
-        missing: Missing,
-        threads: int,
+        asked: Asked,
     ) -> Evaluated:
         """Statistics of the ensemble at a block.
 
@@ -93,10 +119,8 @@ class Members(Protocol):
             (lead_time, *cells)
         shares : numpy.ndarray
             (region, *cells), of the area of each region.
-        missing : Missing
-            What to do with missing members and truth.
-        threads : int
-            Tiles worked on at a time.
+        asked : Asked
+            What, and how.
         """
         ...
 
@@ -115,26 +139,27 @@ class AllMembers:
         block: Block,
         truth: np.ndarray,
         shares: np.ndarray,
-        missing: Missing,
-        threads: int,
+        asked: Asked,
     ) -> Evaluated:
         """As `Members.evaluate`."""
         members = pair.members(block)
         bins = RankHistogram(min(pair.forecast.sizes["number"] + 1, _MOST_BINS))
         estimators = [CRPS(FAIR), *([CRPS(STRATIFIED)] if is_stratified(pair) else [])]
         statistics = (*estimators, *ERRORS, *_SPREADS, bins, Outlier(), IntervalHits())
+        added = tuple(one for one in asked.added if one not in statistics)
         values = evaluate_arrays(
-            (*statistics, EnsembleMean()),
+            (*statistics, EnsembleMean(), *added),
             members,
             truth,
             structure=pair.structure(block.numbers),
-            missing=missing,
-            threads=threads,
+            missing=asked.missing,
+            threads=asked.threads,
+            references=asked.references,
         )
+        beside = {one: values.pop(one) for one in added}
         control = np.flatnonzero(pair.forecast.number.values[block.numbers] == 0)
-        return Evaluated(
-            values, area_means(members, shares), members[control] if control.size else None
-        )
+        first = members[control] if control.size else None
+        return Evaluated(values, beside, area_means(members, shares), first)
 
 
 @dataclass(frozen=True)
@@ -180,8 +205,7 @@ class MemberBlocks:
         block: Block,
         truth: np.ndarray,
         shares: np.ndarray,
-        missing: Missing,
-        threads: int,
+        asked: Asked,
     ) -> Evaluated:
         """As `Members.evaluate`."""
         groups = self._groups(pair)[block.numbers]
@@ -194,13 +218,13 @@ class MemberBlocks:
             structure = Structure.independent(places.size)
             if stratified:
                 structure = pair.structure(part.numbers)
-            scores = BlockScores.of(members, truth, structure, strata, missing, threads)
+            scores = BlockScores.of(members, truth, structure, strata, asked.missing, asked.threads)
             total = scores if total is None else total + scores
             areas.append(area_means(members, shares))
             place = np.flatnonzero(pair.forecast.number.values[part.numbers] == 0)
             control = members[place] if place.size else control
         estimators = (FAIR, STRATIFIED) if stratified else (FAIR,)
-        return Evaluated(total.statistics(estimators), np.concatenate(areas), control)
+        return Evaluated(total.statistics(estimators), {}, np.concatenate(areas), control)
 
     def _groups(self, pair: Verification) -> np.ndarray:
         count = pair.forecast.sizes["number"]

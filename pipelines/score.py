@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from data.climatology import Climatology
-from data.errors import StoreError
+from data.errors import InputError, StoreError
 from pipelines.channel_sums import ChannelSums
+from pipelines.families import Additions, Ensemble
 from pipelines.labels import check_replaceable, replace_whole, write_labelled
 from pipelines.masks import fitted
-from pipelines.members import ALL_MEMBERS, Members
+from pipelines.members import ALL_MEMBERS, Asked, Members
 from pipelines.score_table import ScoreResult, scores_from, tidy
+from pipelines.sketched import Sketched
 from pipelines.tally import Tally
 from pipelines.truths import Paths, Series, Truths, open_climatology
 from pipelines.verification import Verification, VerificationSettings, open_verification
@@ -43,6 +45,8 @@ class ScoreSettings(VerificationSettings):
         `ALL_MEMBERS` (default), or `MemberBlocks` for ensembles that do not fit into memory.
     threads : int
         Tiles worked on at a time.
+    families : tuple of str
+        Of `pipelines.families.FAMILIES`: scores beside those that are always there.
     """
 
     regions: Mapping[str, Region] = field(default_factory=lambda: dict(REGIONS))
@@ -50,6 +54,23 @@ class ScoreSettings(VerificationSettings):
     mask: xr.DataArray | None = None
     members: Members = ALL_MEMBERS
     threads: int = 1
+    families: tuple[str, ...] = ()
+
+    def additions(self, pair: Verification, climatology: Climatology | None) -> Additions:
+        """The scores of the families.
+
+        Raises
+        ------
+        InputError
+            If one cannot be had of this forecast, or members are never all present.
+        """
+        if not self.families:
+            return Additions()
+        if self.members.present is not None:
+            raise InputError(
+                f"family {self.families[0]!r} needs all members at once, not in blocks"
+            )
+        return Additions.of(self.families, Ensemble.of(pair, climatology))
 
     def identity(self, pair: Verification, regions: Sequence[str]) -> dict[str, str]:
         """What tells sums under these settings from others, by name."""
@@ -96,14 +117,18 @@ def score(
     """
     settings = settings or ScoreSettings()
     pair = open_verification(forecast, truth, settings.channels or None)
+    if "statistics" in pair.forecast.coords:
+        settings = replace(settings, members=Sketched.of(pair))
     climate = None
     if climatology is not None:
         climate = open_climatology(climatology, pair.channels, pair.grid(), pair.where)
     analyses = None if analysis is None else _analyses(analysis, pair)
     weights = pair.weights(settings.regions, settings.mask)
+    additions = settings.additions(pair, climate)
     _check_writable(output)
-    sums = _sums(pair, climate, analyses, weights, settings)
-    scores = scores_from(sums, pair, tuple(weights.region.values.tolist()), settings.members)
+    sums = _sums(pair, (climate, analyses), weights, settings, additions)
+    regions = tuple(weights.region.values.tolist())
+    scores = scores_from(sums, pair, regions, settings.members, additions.scores)
     result = ScoreResult(scores, sums, output)
     table = tidy(scores)
     write_labelled(scores, output / "scores.zarr")
@@ -138,12 +163,14 @@ def _check_writable(output: Path) -> None:
 
 def _sums(
     pair: Verification,
-    climatology: Climatology | None,
-    analyses: Truths | None,
+    compared: tuple[Climatology | None, Truths | None],
     weights: xr.DataArray,
     settings: ScoreSettings,
+    additions: Additions,
 ) -> Sums:
-    """Sums of the forecast and of what it is compared with."""
+    """Sums of the forecast and of the climatology and analyses that it is compared with."""
+    climatology, analyses = compared
+    asked = Asked(settings.missing, settings.threads, additions.statistics)
     regions = weights.region.values.tolist()
     tally = Tally.of(pair, regions, settings.identity(pair, regions))
     for name in pair.channels:
@@ -154,14 +181,18 @@ def _sums(
             None if analyses is None else _at_init_times(analyses, name, pair, settings.memory),
             weights.values,
             settings.members,
-            settings.missing,
-            settings.threads,
+            additions,
+            asked,
             tally,
         )
         beside = 1 if climatology is None else _CLIMATE_MEMBERS
+        beside += 2 * additions.values  # float64
         memory = min(settings.memory, settings.members.memory)
         for block in pair.blocks(name, memory, settings.members.present, beside):
             one.add(block)
+        if additions.fields:
+            for block in pair.fields(name):
+                one.add_fields(block)
     return tally.sums()
 
 

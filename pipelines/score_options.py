@@ -28,6 +28,11 @@ _OPTIONS = (
         help="Missing members or truth make a score missing, or are left out with true counts.",
     ),
     click.option(
+        "--family", multiple=True, expose_value=False, callback=_keep,
+        help="Scores beside the usual ones, once for each: decomposition, energy, events, "
+        "extremes, gaussian, intervals, members, spectra.",
+    ),
+    click.option(
         "--mask", metavar="FILE:VARIABLE", expose_value=False, callback=_keep,
         help="Weights of cells beside their area, for example the share of land.",
     ),
@@ -65,9 +70,9 @@ def score_settings(threads: int) -> ScoreSettings:
     from scoring.statistic import OMIT, PROPAGATE
 
     meta = click.get_current_context().meta
-    channel, missing, mask, blocks, exchangeable = (
+    channel, family, missing, mask, blocks, exchangeable = (
         meta[f"{__name__}.{name}"]
-        for name in ("channel", "missing", "mask", "member_blocks", "exchangeable")
+        for name in ("channel", "family", "missing", "mask", "member_blocks", "exchangeable")
     )
     if exchangeable and not blocks:
         raise click.UsageError("--exchangeable says how to cut --member-blocks, give both")
@@ -77,4 +82,5 @@ def score_settings(threads: int) -> ScoreSettings:
         mask=open_mask(mask) if mask else None,
         members=MemberBlocks(blocks, exchangeable) if blocks else ALL_MEMBERS,
         threads=threads,
+        families=tuple(dict.fromkeys(family)),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ _ENSEMBLE_CRPS = (known.CRPS_STRATIFIED, known.CRPS_FAIR)
 _SCORES = (
     known.CRPS_FAIR, known.CRPS_STANDARD, known.CRPS_STRATIFIED, known.MAE, known.RMSE,
     known.BIAS, known.SPREAD, known.SPREAD_SKILL, known.SPREAD_SKILL_UNBIASED,
-    known.SPREAD_SKILL_AREA_MEAN, known.ACC, known.OUTLIER_RATE, known.COVERAGE,
+    known.SPREAD_SKILL_AREA_MEAN, known.ACC, known.OUTLIER_RATE, known.COVERAGE, known.CRPS_BOUND,
 )  # fmt: skip
 _DIMENSIONS = ("forecast", "channel", "region", "lead_time")
 
@@ -70,16 +72,22 @@ def headline(sums: Sums) -> Score:
 
 
 def scores_from(
-    sums: Sums, pair: Verification, regions: tuple[str, ...], members: Members = ALL_MEMBERS
+    sums: Sums,
+    pair: Verification,
+    regions: tuple[str, ...],
+    members: Members = ALL_MEMBERS,
+    added: Sequence[Score] = (),
 ) -> xr.Dataset:
-    """All scores that the sums allow, averaged over init times, with labels and notes.
+    """All scores that the sums allow and those added, averaged over init times, with labels and
+    notes.
 
     Raises
     ------
     InputError
         If a channel has no score at any lead.
     """
-    scores = {score.name: score.of(sums) for score in _wanted(sums) if score.can_be_had(sums)}
+    wanted = (*_wanted(sums), *added)
+    scores = {score.name: score.of(sums) for score in wanted if score.can_be_had(sums)}
     for score in _ENSEMBLE_CRPS:
         if score.name in scores:
             scores[score.name].attrs["estimator"] += members.estimator
@@ -176,11 +184,9 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     for name, array in scores.data_vars.items():
         if name == "cases":
             continue
-        for label, part in _unlabelled(str(name), array):
-            frame = part.rename("value").to_series().dropna().reset_index()
-            frame.insert(0, "score", label)
-            frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
-            frames.append(frame)
+        frame = _values(str(name), array)
+        frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
+        frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
     named = table.score == "crps"
     own = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))
@@ -202,15 +208,15 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     return table[columns]
 
 
-def _unlabelled(name: str, array: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
-    """An array by its label dimension, if it has one."""
+def _values(name: str, array: xr.DataArray) -> pd.DataFrame:
+    """The values there are, one in a row; labels of its own go into the name of the score."""
     plain = array.reset_coords(drop=True)
-    extra = [dim for dim in plain.dims if dim not in _DIMENSIONS]
-    if not extra:
-        yield name, plain
-        return
-    for value in plain[extra[0]].values:
-        yield f"{name}_{value:.4g}", plain.sel({extra[0]: value}, drop=True)
+    own = [dim for dim in plain.dims if dim not in _DIMENSIONS]
+    series = plain.transpose(*own, *_DIMENSIONS).rename("value").to_series().dropna()
+    frame = series.reset_index()
+    words = [frame.pop(dim).map("_{:.4g}".format) for dim in own]
+    frame.insert(0, "score", reduce(add, words, name))
+    return frame
 
 
 def _rows(scores: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:

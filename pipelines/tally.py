@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pipelines.verification import Block, Verification
-from scoring.statistic import Statistic
+from scoring.score import Summed
 from scoring.sums import Sums, weighted_sum
 
 
@@ -32,8 +32,8 @@ class Tally:
     regions: Sequence[str]
     init_times: np.ndarray
     lead_times: np.ndarray
-    totals: dict[tuple[Statistic, str], np.ndarray] = field(default_factory=dict)
-    weights: dict[tuple[Statistic, str], np.ndarray] = field(default_factory=dict)
+    totals: dict[tuple[Summed, str], np.ndarray] = field(default_factory=dict)
+    weights: dict[tuple[Summed, str], np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -48,7 +48,7 @@ class Tally:
         self,
         forecast: str,
         block: Block,
-        values: Mapping[Statistic, np.ndarray],
+        values: Mapping[Summed, np.ndarray],
         weights: np.ndarray,
         usable: np.ndarray | None = None,
     ) -> None:
@@ -60,7 +60,7 @@ class Tally:
             What was scored.
         block : Block
             Where it belongs.
-        values : mapping of Statistic to numpy.ndarray
+        values : mapping of Summed to numpy.ndarray
             (lead_time, *cells, *labels)
         weights : numpy.ndarray
             (region, *cells)
@@ -85,7 +85,7 @@ class Tally:
         self,
         forecast: str,
         block: Block,
-        statistic: Statistic,
+        statistic: Summed,
         total: np.ndarray,
         weight: np.ndarray,
     ) -> None:

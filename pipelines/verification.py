@@ -198,6 +198,15 @@ class Verification:
                     some = slice(top, min(top + height, rows))
                     yield Block(name, init, numbers, leads[start : start + window], some)
 
+    def fields(self, name: str) -> Iterator[Block]:
+        """All of a channel that can be scored, one whole field of all members after the other."""
+        whole = slice(0, self.cells().shape[0])
+        for init, completed in enumerate(self.forecast.completed.values):
+            numbers = np.flatnonzero(completed)
+            if numbers.size > 1:
+                for lead in np.flatnonzero(self.scored[name][init]):
+                    yield Block(name, init, numbers, np.array([lead]), whole)
+
     def members(self, block: Block) -> np.ndarray:
         """The block's members, (number, lead_time, *cells), in memory."""
         variable = self.forecast[block.channel].variable

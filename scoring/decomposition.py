@@ -114,7 +114,7 @@ def uncertainty(truth: xr.DataArray, weights: xr.DataArray, over: Sequence[str])
 
 def _consistency(intervals: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Mean length g_i, observed frequency o_i of a truth below, and probability p_i."""
-    below, above = intervals.sel(part="below"), intervals.sel(part="above")
+    below, above = (intervals.sel(part=part, drop=True) for part in ("below", "above"))
     outlier = intervals.sel(part="outlier", drop=True)
     length = below + above
     frequency = above / length.where(length > 0, 1)

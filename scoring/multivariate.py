@@ -49,6 +49,11 @@ class EnergyScore:
         """Name made of the class and of all its parameters, fit for a variable of a store."""
         return key_of(self)
 
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """None."""
+        return {}
+
     def __call__(
         self,
         forecast: xr.DataArray,
@@ -116,6 +121,11 @@ class VariogramScore:
     def key(self) -> str:
         """Name made of the class and of all its parameters, fit for a variable of a store."""
         return key_of(self)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """None."""
+        return {}
 
     def __call__(
         self,

@@ -21,7 +21,7 @@ from scoring.thresholds import matched
 
 _BLOCK_VALUES = 2**21
 _FIELD = ("latitude", "longitude")
-_PARTS = ("members", "mean", "truth", "error", "variance", "expected_error")
+PARTS = ("members", "mean", "truth", "error", "variance", "expected_error")
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,18 @@ class Spectrum:
     truncation: int
 
     def __post_init__(self) -> None:
-        if self.of not in _PARTS:
-            raise InputError(f"there is no spectrum of {self.of!r}, expected one of {_PARTS}")
+        if self.of not in PARTS:
+            raise InputError(f"there is no spectrum of {self.of!r}, expected one of {PARTS}")
 
     @property
     def key(self) -> str:
         """Name made of the class and of all its parameters, fit for a variable of a store."""
         return key_of(self)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The degrees."""
+        return {"degree": np.arange(self.truncation + 1)}
 
 
 def angular_spectra(
@@ -101,13 +106,13 @@ def angular_spectra(
     if members.shape[-2:] != sphere.grid.shape:
         raise InputError(f"fields of {members.shape[-2:]} points do not fit {sphere.grid}")
     shape, degrees = target.shape[:-2], sphere.truncation + 1
-    values = np.empty((*shape, len(_PARTS), degrees))
+    values = np.empty((*shape, len(PARTS), degrees))
     for place in np.ndindex(*shape):
         values[place] = _of_sample(members.values[place], target.values[place], sphere)
     known = {dim: cells.coords[dim] for dim in samples if dim in cells.coords}
     variables = {
         Spectrum(part, sphere.truncation).key: ((*samples, "degree"), values[..., number, :])
-        for number, part in enumerate(_PARTS)
+        for number, part in enumerate(PARTS)
     }
     return xr.Dataset(variables, {**known, "degree": np.arange(degrees)})
 
@@ -151,7 +156,8 @@ def _of_sample(members: np.ndarray, truth: np.ndarray, sphere: Sphere) -> np.nda
     squared = _power(error, 0.0)
     variance = np.full_like(power, np.nan)
     if number > 1:
-        variance = (about_truth - number * squared) / (number - 1)
+        # What is left of equal members by rounding may be negative.
+        variance = np.maximum(about_truth - number * squared, 0) / (number - 1)
     return np.stack(
         [
             power / number,

@@ -1,0 +1,157 @@
+"""Families of scores of `myriad score`, against the library on the same fields."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from data.errors import InputError
+from data.grid import Grid
+from data.sphere import Sphere
+from pipelines.cli import main
+from pipelines.families import FAMILIES
+from pipelines.labels import open_labelled
+from pipelines.members import MemberBlocks
+from pipelines.score import ScoreSettings, score
+from pipelines.score_table import ScoreResult
+from scoring import EnergyScore, Gain, WeightedIntervalScore, evaluate
+from scoring.gaussian import GaussianCRPS
+from scoring.spectra import Spectrum, angular_spectra
+from scoring.statistic import OMIT
+
+GRID = Grid("legendre-gauss", 8, 16)
+ENSEMBLE = {"forecast": "ensemble", "channel": "z500", "region": "globe"}
+LEAD = 2
+OF_FAMILIES = {
+    "decomposition": ("crps_reliability", "crps_potential"),
+    "energy": ("energy_score",),
+    "events": (
+        "brier", "miscalibration", "discrimination", "uncertainty", "reliability_observed",
+        "reliability_calibrated", "reliability_frequency", "roc_area", "relative_economic_value",
+    ),
+    "extremes": ("crps_above_90", "crps_below_10", "efi", "efi_ecmwf", "shift_of_tails"),
+    "gaussian": ("crps_gaussian",),
+    "intervals": ("quantile_score", "interval_score", "wis"),
+    "members": ("expected_outlier", "best_member_error", "gain"),
+    "spectra": (
+        "power_members", "power_mean", "power_truth", "power_ratio_members", "power_ratio_mean",
+        "spectral_spread_skill",
+    ),
+}  # fmt: skip
+# One init time lacks a member.
+UNEVEN = tuple(name for name in FAMILIES if name != "decomposition")
+
+
+def scored(verified, output, families, climatology=True, **settings) -> ScoreResult:
+    chosen = ScoreSettings(channels=("z500",), families=families, **settings)
+    climate = verified.climatology if climatology else None
+    return score(verified.forecast, verified.truth, output, climate, settings=chosen)
+
+
+@pytest.fixture(scope="module")
+def everything(verified, tmp_path_factory) -> ScoreResult:
+    return scored(verified, tmp_path_factory.mktemp("families"), UNEVEN)
+
+
+@pytest.fixture(scope="module")
+def fields(verified) -> tuple[xr.DataArray, xr.DataArray]:
+    """Members and truth at one lead and whole init times, (init_time, [number,] *cells)."""
+    forecast = xr.open_zarr(verified.forecast, consolidated=False, decode_timedelta=True)
+    whole = np.flatnonzero(forecast.completed.all("number"))
+    members = forecast.z500.isel(lead_time=LEAD, init_time=whole).load().reset_coords(drop=True)
+    times = members.init_time + forecast.lead_time[LEAD]
+    truth = xr.open_zarr(verified.truth, consolidated=False).z500.sel(time=times.values).load()
+    return members, members.isel(number=0).copy(data=truth.values)
+
+
+def of_dates(result: ScoreResult, key: str, members: xr.DataArray) -> xr.DataArray:
+    """The mean of a statistic at each init time of these members."""
+    means = result.sums.mean(key, over=()).sel(ENSEMBLE).isel(lead_time=LEAD)
+    return means.sel(init_time=members.init_time)
+
+
+def test_every_family_writes_its_scores(everything):
+    stored = open_labelled(everything.output / "scores.zarr")
+    table = pd.read_csv(everything.output / "scores.csv")
+    for name in UNEVEN:
+        for variable in OF_FAMILIES[name]:
+            values = stored[variable].sel(ENSEMBLE).isel(lead_time=LEAD)
+            assert np.isfinite(values).any(), variable
+            assert stored[variable].attrs["estimator"]
+            assert table.score.str.startswith(variable).any(), variable
+    assert set(OF_FAMILIES) == set(FAMILIES)
+
+
+def test_usual_scores_stay_as_they_are(verified, everything, tmp_path):
+    usual = scored(verified, tmp_path, ()).scores
+    xr.testing.assert_equal(everything.scores[list(usual.data_vars)], usual.drop_attrs(deep=False))
+
+
+def test_scores_of_cells_are_those_of_the_library(everything, fields):
+    members, truth = fields
+    statistics = WeightedIntervalScore(), Gain(), GaussianCRPS()
+    found = evaluate(statistics, members, truth)
+    mean = (found * GRID.area_weights).sum(("latitude", "longitude"))
+    for key in mean:
+        np.testing.assert_allclose(of_dates(everything, key, members), mean[key], rtol=1e-6)
+
+
+def test_scores_of_fields_are_those_of_the_library(everything, fields):
+    members, truth = fields
+    weights = xr.DataArray(GRID.area_weights, dims=("latitude", "longitude"))
+    energy = EnergyScore(("latitude", "longitude"))(members, truth, weights=weights)
+    found = of_dates(everything, EnergyScore(("cell",)).key, members)
+    np.testing.assert_allclose(found, energy, rtol=1e-6)
+    key = Spectrum("members", Sphere(GRID).truncation).key
+    spectra = angular_spectra(members, truth, Sphere(GRID))[key]
+    np.testing.assert_allclose(of_dates(everything, key, members), spectra, rtol=1e-4)
+    tropics = everything.scores.power_members.sel(ENSEMBLE | {"region": "tropics"})
+    assert np.isnan(tropics).all()  # a spectrum is of the whole globe
+
+
+def test_identities_hold(everything):
+    here = everything.scores.sel(ENSEMBLE).isel(lead_time=slice(1, None))
+    np.testing.assert_allclose(here.reliability_frequency.sum("probability"), 1.0)
+    np.testing.assert_allclose(here.efi, here.efi_ecmwf, atol=0.05)
+    assert (here.relative_economic_value > -1e-9).all()
+
+
+def test_reliability_and_potential_are_the_crps(verified, tmp_path):
+    store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    whole = store.isel(init_time=np.flatnonzero(store.completed.all("number")))
+    whole.to_zarr(tmp_path / "f.zarr", zarr_format=3, consolidated=False)
+    chosen = ScoreSettings(channels=("z500",), families=("decomposition",))
+    found = score(tmp_path / "f.zarr", verified.truth, tmp_path / "out", settings=chosen).scores
+    here = found.sel(ENSEMBLE).isel(lead_time=slice(1, None))
+    total = here.crps_reliability + here.crps_potential
+    np.testing.assert_allclose(total, here.crps_standard, rtol=1e-6)
+
+
+def test_missing_members_can_be_left_out_of_families_too(verified, everything, tmp_path):
+    families = tuple(name for name in UNEVEN if name not in ("energy", "spectra"))
+    found = scored(verified, tmp_path, families, missing=OMIT).scores
+    for name in ("brier", "wis", "roc_area", "efi"):
+        np.testing.assert_allclose(found[name], everything.scores[name], err_msg=name)
+
+
+def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_path):
+    for families, settings, message in (
+        (("evnts",), {}, "no family 'evnts', expected decomposition, energy"),
+        (("events",), {"climatology": False}, "needs a climatology, and none was given"),
+        (("decomposition",), {}, "as many members at every init time, found 8 to 9"),
+        (("gaussian",), {"members": MemberBlocks(128)}, "'gaussian' needs all members at once"),
+    ):
+        with pytest.raises(InputError, match=message):
+            scored(verified, tmp_path / "out", families, **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_names_them_all(verified, tmp_path):
+    shown = CliRunner().invoke(main, ["score", "--help"]).output
+    assert all(name in shown for name in FAMILIES)
+    given = ("--forecast", verified.forecast, "--truth", verified.truth, "--output", tmp_path)
+    options = ("--channel", "z500", "--family", "intervals", "--family", "members")
+    found = CliRunner().invoke(main, ["score", *map(str, (*given, *options))])
+    assert found.exit_code == 0, found.output
+    assert "wis" in set(pd.read_csv(tmp_path / "scores.csv").score)
