@@ -180,7 +180,8 @@ def test_quantiles_cover_later_dates_and_go_to_a_store(world, tmp_path):
     assert json.loads(found.attrs["calibration"])["method"]["method"] == "conformal"
     truth = truth_of(world, "t850", INITS[FITTED:])
     low, high = found.t850.sel(quantile=0.1).values, found.t850.sel(quantile=0.9).values
-    assert abs(((low <= truth) & (truth <= high)).mean() - 0.8) < 0.05
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert abs(covered - 0.8) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -199,13 +200,17 @@ def test_memory_changes_nothing(world, tmp_path, settings):
     one = fit(world.forecast, world.truth, tmp_path / "a", method, large)
     other = fit(world.forecast, world.truth, tmp_path / "b", method, small)
     for name, value in one.states["t850"].items():
-        np.testing.assert_allclose(value, other.states["t850"][name], rtol=2e-4, atol=1e-4)
+        wanted = other.states["t850"][name].values
+        if wanted.dtype.kind == "M":
+            np.testing.assert_array_equal(value.values, wanted)
+        else:
+            np.testing.assert_allclose(value.values, wanted, rtol=2e-4, atol=1e-4)
 
 
 def test_learning_day_by_day_is_learning_at_once_and_as_in_real_time(world, tmp_path):
     settings = {"method": "tracking", "rate": 0.3, "levels": LEVELS}
     method, first = method_from(settings), 12
-    start = FitSettings(("t850",), dates=((None, INITS[5]),))
+    start = FitSettings(dates=((None, INITS[5]),))
     early = world.cut(tmp_path / "early", first)
     daily = fit(world.forecast, world.truth, tmp_path / "daily", method, start)
     for dates in (7, 8, first):

@@ -100,12 +100,13 @@ def test_a_lasting_error_is_taken_out():
 def test_power_changes_by_no_more_than_allowed():
     forecast, truth = world(0)
     forecast = forecast - 3.0
-    after = xr.concat([fitted(forecast, 1.5 * truth, 0.03).apply(one) for one in forecast], "d")
-    share = power(after.values)[1:] / power(forecast.values)[1:]
-    assert share.max() < 1.06
-    after = xr.concat([fitted(forecast, 0.6 * truth, 0.03).apply(one) for one in forecast], "d")
-    share = power(after.values)[1:] / power(forecast.values)[1:]
-    assert share.min() > 0.94
+    before = power(forecast[::3].values)[1:]
+    for factor in (1.5, 0.6):
+        calibration = fitted(forecast, factor * truth, 0.03)
+        after = np.stack([calibration.apply(one).values for one in forecast[::3]])
+        share = power(after)[1:] / before
+        assert abs(share - 1).max() < 0.06
+        assert abs(share - 1).max() > 0.015
 
 
 def test_moments_merge_in_any_order_and_an_unknown_lead_has_no_say():
@@ -133,7 +134,7 @@ def test_spread_goes_to_the_latitudes_that_err():
         part = ZonalMoments.of_mean(np.zeros_like(truth), truth) + ZonalMoments.of_members(members)
         total = part if total is None else total + part
     stretch = total.stretch(GRID.latitude_weights)
-    np.testing.assert_allclose(stretch[:, 0] / stretch[:, -1], 2.0, rtol=0.05)
+    np.testing.assert_allclose(stretch[:, 0] / stretch[:, -1], 2.0, rtol=0.1)
     weights = GRID.latitude_weights / GRID.latitude_weights.sum()
     np.testing.assert_allclose((stretch**2) @ weights, 1.0, rtol=0.03)
 
