@@ -34,8 +34,8 @@ from scoring.labels import decode, encode
 
 _FIELD = ("latitude", "longitude")
 _FEWEST_DATES = 10
-# Far below what any ensemble needs; keeps members apart where the power allows nothing.
-_LEAST_STRETCH = 0.1
+# Wider than any ensemble needs. Where members do not differ at all, nothing draws them apart.
+_STRETCH = (0.1, 3.0)
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _factors(
     b = np.where(beyond, np.minimum(b, np.sqrt(high / raw)), b)
     wanted = error(b) / variance
     allowed = (high - b**2 * forecast) / (share * variance)
-    return b, np.sqrt(np.maximum(np.minimum(wanted, allowed), _LEAST_STRETCH**2))
+    return b, np.sqrt(np.maximum(np.minimum(wanted, allowed), 0.0)).clip(*_STRETCH)
 
 
 def _lasting(moments: Moments, sphere: Sphere) -> np.ndarray:

@@ -105,8 +105,10 @@ def test_power_changes_by_no_more_than_allowed():
         calibration = fitted(forecast, factor * truth, 0.03)
         after = np.stack([calibration.apply(one).values for one in forecast[::3]])
         share = power(after)[1:] / before
-        assert abs(share - 1).max() < 0.06
-        assert abs(share - 1).max() > 0.015
+        # On a third of the dates that were fitted, the share of the mean in the power varies.
+        assert abs(share - 1).max() < 0.1
+        assert abs(share - 1).mean() < 0.045
+        assert float(calibration.factors.sel(parameter="t").max()) <= 3.0
 
 
 def test_moments_merge_in_any_order_and_an_unknown_lead_has_no_say():
