@@ -1,4 +1,4 @@
-"""Tiles of an ensemble: about two megabytes of members, centred on the truth and sorted once.
+"""Tiles of an ensemble: about four megabytes of members, centred on the truth and sorted once.
 
 Every score of an ensemble that does not ask which member is which is a function of the sorted
 deviations ``d_(1) <= ... <= d_(M)`` of the members from the truth. Centring first keeps float32
@@ -26,7 +26,7 @@ from data.errors import InputError
 from scoring.cut import Cut, count_not_above
 from scoring.sorting import LONGEST, block_length, padded_size, sort_blocks, subtract
 
-TILE_VALUES = 2**19
+TILE_VALUES = 2**20
 
 
 class TooFewMembersError(InputError):
@@ -333,7 +333,7 @@ def tiles(
     share, shares : int
         Take every `shares`-th tile from number `share` on, so that threads can divide the work.
     tile_values : int
-        Values in a tile, about; 2**19 float32 values are two megabytes.
+        Values in a tile, about; 2**20 float32 values are four megabytes.
     references : mapping, optional
         Fields that statistics compare with, (outer * inner, level).
 
