@@ -52,7 +52,7 @@ def test_moments_extremes_and_counts_are_those_of_the_members() -> None:
 def test_the_stratified_crps_is_that_of_the_members() -> None:
     values = members()
     truth = values.mean(axis=0) + 12.5
-    parts = [kept(values, np.flatnonzero(GROUPS == group)) for group in range(3)]
+    parts = [kept(values, np.flatnonzero(group == GROUPS)) for group in range(3)]
     less = dependence(parts, [5, 5, 5])
     found = merge(parts).sketch.crps(truth) - less / 2
     wanted = CRPS(FAIR), CRPS(STRATIFIED)
