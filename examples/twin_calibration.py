@@ -33,6 +33,7 @@ from scoring.statistic import evaluate
 
 GAP = np.timedelta64(20, "D")
 METHODS = ("degree_by_degree", "conformal")
+RESOLVED = 1e-5  # of the truth's whole power: degrees with less are not judged
 LIKE = 4  # every so many members stand for all in spectra and correlations
 
 
@@ -95,8 +96,8 @@ def dates(forecast: Path, folder: Path) -> Iterator[tuple[xr.Dataset, xr.Dataset
     raw = xr.open_zarr(forecast, chunks=None)
     for number, part in enumerate(stretches(raw.init_time.values)):
         members, quantiles = (
-            xr.open_zarr(folder / f"{method}-{number}.zarr", chunks=None, consolidated=None)
-            for method in METHODS
+            xr.open_zarr(folder / f"{method}-{number}.zarr", chunks=None, consolidated=listed)
+            for method, listed in zip(METHODS, (True, False), strict=True)
         )
         for time in part:
             yield tuple(one.sel(init_time=time).load() for one in (raw, members, quantiles))
@@ -139,7 +140,7 @@ def _of_members(
 ) -> dict[str, np.ndarray]:
     """CRPS, squared error, variance, coverage, power and products of channels of one date."""
     found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("crps", "error", "variance", "members", "power")
+        name: [] for name in ("crps", "error", "variance", "members", "power", "truth")
     }
     crps, few = CRPS(STRATIFIED), []
     for name, truth in observed.items():
@@ -160,6 +161,7 @@ def _of_members(
         apart = own.values[::LIKE] - truth.mean()
         few.append(apart)
         found["power"].append(_power(apart, sphere))
+        found["truth"].append(_power((truth - truth.mean())[None], sphere))
         found.setdefault("count", []).append(np.full(mean.shape[0], (count + 1) / count))
     return {name: np.array(value) for name, value in found.items()} | _products(few, weights)
 
@@ -201,7 +203,9 @@ def table(found: Judged, days: np.ndarray) -> Iterator[str]:
     relative = crps[1] / crps[0]
     ratio = np.sqrt(found.mean("count") * found.mean("variance") / found.mean("error"))
     power = found.mean("power")
-    share = (power[1] / power[0])[..., 1:]
+    observed = found.mean("truth")[0]
+    resolved = observed > RESOLVED * observed.sum(axis=-1, keepdims=True)
+    share = np.where(resolved, power[1] / power[0], np.nan)[..., 1:]
     products = found.mean("products")
     size = np.sqrt(np.einsum("sccl->scl", products))
     correlation = products / (size[:, :, None] * size[:, None])
@@ -213,7 +217,8 @@ def table(found: Judged, days: np.ndarray) -> Iterator[str]:
             f"{relative[:, lead].mean():.3f} ({relative[:, lead].max():.3f}) | "
             f"{ratio[0, :, lead].mean():.2f} -> {ratio[1, :, lead].mean():.2f} "
             f"({ratio[1, :, lead].min():.2f} to {ratio[1, :, lead].max():.2f}) | "
-            f"{share[:, lead].min():.3f} to {share[:, lead].max():.3f} | {moved[lead]:.3f} |"
+            f"{np.nanmin(share[:, lead]):.3f} to {np.nanmax(share[:, lead]):.3f} | "
+            f"{moved[lead]:.3f} |"
         )
 
 

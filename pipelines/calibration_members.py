@@ -77,7 +77,7 @@ class StretchedMembers(_OfMembers):
 
 class DegreeWise(_OfMembers):
     """Members calibrated at each angular degree and latitude, for each channel and lead, on a
-    global grid; their power at any degree changes by at most `power_change` of itself."""
+    global grid; their power at any degree changes by about `power_change` of itself at most."""
 
     method: Literal["degree_by_degree"] = "degree_by_degree"
     power_change: float = Field(0.03, ge=0)

@@ -36,6 +36,7 @@ _FIELD = ("latitude", "longitude")
 _FEWEST_DATES = 10
 # Wider than any ensemble needs. Where members do not differ at all, nothing draws them apart.
 _STRETCH = (0.1, 3.0)
+_SLOPE = (0.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class DegreeByDegree:
         power_change : float
             By how much of itself the members' power may change at any degree; infinity gives them
             the truth's. Where the truth has less power than that allows, the mean is damped
-            less; where it has more, members are drawn apart less.
+            less; where it has more, members are drawn apart less. Power of which the truth has far
+            less goes all the same.
 
         Raises
         ------
@@ -248,12 +250,14 @@ def _factors(
     def error(b: np.ndarray) -> np.ndarray:
         return np.maximum(observed - 2 * b * cross + b**2 * forecast, 0.0)
 
-    best = cross / forecast
+    best = np.clip(cross / forecast, *_SLOPE)
     # b^2 |m|^2 + share error(b) = low is a quadratic equation; the larger root damps less.
     square, linear = (1 + share) * forecast, -2 * share * cross
     rest = np.maximum(linear**2 - 4 * square * (share * observed - low), 0.0)
     lacking = best**2 * forecast + share * error(best) < low
-    b = np.where(lacking, np.maximum(best, (np.sqrt(rest) - linear) / (2 * square)), best)
+    # Less damped, but hardly bolder than the raw mean: what the truth has not at all goes.
+    root = np.minimum((np.sqrt(rest) - linear) / (2 * square), 1 + power_change)
+    b = np.where(lacking, np.maximum(best, root), best)
     # Where the truth has more power than is allowed, mean and members grow alike at most.
     beyond = b**2 * forecast + share * error(b) > high
     b = np.where(beyond, np.minimum(b, np.sqrt(high / raw)), b)
@@ -263,16 +267,18 @@ def _factors(
 
 
 def _lasting(moments: Moments, sphere: Sphere) -> np.ndarray:
-    """Which share of the mean error is there in both halves of the dates, (lead_time,).
+    """Which share of the mean error is taken to last, (lead_time,).
 
-    2 r / (1 + r) of the correlation r of the halves (Spearman, 1910; Brown, 1910).
+    The reliability 2 r / (1 + r) of the mean, from the correlation r of the two halves of the dates
+    (Spearman, 1910; Brown, 1910), squared: halves agree a little by chance, and what they agree on
+    by chance would only be added to the error of new dates.
     """
     # Dates are split evenly, so the sums of the halves can be compared as they are.
     first, second = (torch.from_numpy(part) for part in moments.truth - moments.mean)
     product = _power(first, second, sphere).sum(axis=1)
     size = 0.5 * (_power(first, first, sphere) + _power(second, second, sphere)).sum(axis=1)
     r = np.clip(product / np.maximum(size, 1e-300), 0.0, 1.0)
-    return 2 * r / (1 + r)
+    return (2 * r / (1 + r)) ** 2
 
 
 def _power(one: torch.Tensor, other: torch.Tensor, sphere: Sphere) -> np.ndarray:

@@ -94,7 +94,7 @@ def test_a_lasting_error_is_taken_out():
     forecast, truth = world(1)
     after = xr.concat([calibration.apply(one) for one in forecast], "init_time")
     assert abs(float((forecast - truth).mean())) > 2.9
-    assert abs(float((after - truth).mean())) < 0.2
+    assert abs(float((after - truth).mean())) < 0.3
 
 
 def test_power_changes_by_no_more_than_allowed():
@@ -172,3 +172,18 @@ def test_other_grids_leads_and_too_few_dates_are_refused():
         calibration.apply(forecast[0].assign_coords(lead_time=later))
     with pytest.raises(InputError, match="at least 10 dates, found 9 at lead 24 h"):
         fitted(forecast[:9], truth[:9])
+
+
+def test_what_the_truth_has_not_at_all_goes():
+    forecast, truth = world(0)
+    degree = np.arange(SPHERE.truncation + 1)
+    noise = fields(np.random.default_rng(9), np.where(degree > 8, 20.0, 0.0), DATES, MEMBERS, 2)
+    # In +- pairs, as perturbations come: the mean has none of it.
+    noise[:, 1::2] = -noise[:, ::2]
+    smooth = SPHERE.analyse(torch.from_numpy(truth.values)) * torch.from_numpy(degree <= 8)[:, None]
+    truth = truth.copy(data=SPHERE.synthesise(smooth).numpy())
+    members = SPHERE.analyse(torch.from_numpy(forecast.values))
+    members = SPHERE.synthesise(members * torch.from_numpy(degree <= 8)[:, None]).numpy()
+    calibration = fitted(forecast.copy(data=members + noise), truth, 0.03)
+    assert float(calibration.factors.sel(parameter="b").max()) <= 2.0
+    assert float(calibration.factors.sel(parameter="t", degree=slice(9, None)).max()) < 0.3
