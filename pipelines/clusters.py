@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -29,6 +30,8 @@ from pipelines import experiment as settings
 from pipelines.dispatch import Dispatcher
 from pipelines.lanes import Outcome, Patience
 from pipelines.plan import Unit, versions
+
+_FAREWELL = 10.0  # seconds
 
 Task = Callable[[Unit], object]
 
@@ -316,7 +319,13 @@ def _dispatched(
         yield from Dispatcher(client, partial(_on_worker, plugin.name), units, patience).outcomes()
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(plugin.name)
+            # A worker that hangs at the very end, its unit done elsewhere, never answers.
+            with suppress(TimeoutError):
+                client.sync(_unregister, client, plugin.name)
+
+
+async def _unregister(client: Client, name: str) -> None:
+    await asyncio.wait_for(client.unregister_worker_plugin(name), _FAREWELL)
 
 
 @contextmanager
