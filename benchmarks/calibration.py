@@ -1,7 +1,6 @@
 """Split CQR of every cell of a globe, beside loops over peers, on one machine, in one run.
 
-``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -P benchmarks/calibration.py``
-(``-P``: a script's folder could hide a package.)
+``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/calibration.py``
 
 Every cell has shifts of its own from its own dates. Peers calibrate one series at a time, so they
 are looped over some cells and the time is scaled up to all; those that are not installed are named
@@ -13,9 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import xarray as xr

@@ -12,8 +12,12 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch

@@ -15,12 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dask
 import psutil

@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 

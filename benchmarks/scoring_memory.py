@@ -1,6 +1,6 @@
 """How much memory scoring a large store takes, each mode in a process of its own.
 
-``python -P benchmarks/scoring_memory.py [--members 7424]`` makes a store of members x 12 leads x
+``python benchmarks/scoring_memory.py [--members 7424]`` makes a store of members x 12 leads x
 4 channels x 32 x 64 in a temporary directory (3 GB; minutes), scores it with all members at once
 and one block of them after the other, and prints peak resident sizes and how far apart the CRPS
 are; the last line is JSON. `benchmarks/scoring.py --store` does the same beside its tables.
@@ -15,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import xarray as xr

@@ -1,6 +1,6 @@
 """How often tests find a difference that is not there, by dates and autocorrelation.
 
-``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -P benchmarks/significance.py``
+``OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/significance.py``
 
 Series of mean 0 are tested at the 5 % level; a good test rejects 5 % of them whatever their
 autocorrelation. Beside our tests: Student's t-test, which takes dates as independent, cosines
@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+# This folder has a script with the name of a package: the repository comes before it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import xarray as xr
