@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from data.channel import channel
+from pipelines.calibration_cases import quantile_values
 from pipelines.calibration_store import chunk_leads, lay_out_quantiles
 from pipelines.labels import SOURCE, check_replaceable, replace_whole, write_labelled
 from pipelines.truths import Paths, Series
@@ -24,10 +25,8 @@ from scoring.dates import Rule, choose_rule
 from scoring.quantiles import (
     CENTRAL_INTERVALS,
     STANDARD_LEVELS,
-    Quantiles,
     interval_statistics,
 )
-from scoring.statistic import evaluate_arrays
 from scoring.sums import Sums, merge
 
 # Of each stage: the statistic and the prefix of the variable.
@@ -187,16 +186,13 @@ class _Run:
     ) -> tuple[xr.DataArray, xr.DataArray]:
         """Quantiles, (init_time, quantile, lead_time, *cells), and truth, NaN where missing."""
         forecast, levels = self.pair.forecast, self.settings.levels
-        statistic = Quantiles(levels)
         cells, dates = self._area.shape, forecast.sizes["init_time"]
         quantiles = np.empty((dates, len(levels), leads.size, *cells), np.float32)
         truth = np.full((dates, leads.size, *cells), np.nan, np.float32)
         for init, completed in enumerate(forecast.completed.values):
             block = Block(name, init, np.flatnonzero(completed), leads, slice(0, cells[0]))
             members = self.pair.members(block)
-            # Centred on the first member: quantiles do not depend on what they are centred on.
-            found = evaluate_arrays((statistic,), members, members[0])[statistic]
-            quantiles[init] = np.moveaxis(found, -1, 0)
+            quantiles[init] = quantile_values(members, levels)
             scored = self.pair.scored[name][init, leads]
             if scored.any():
                 truth[init, scored] = truths.at(self.pair.valid_times()[init, leads[scored]])

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from data.errors import ConfigurationError
+from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP, keep, kept
 
 if TYPE_CHECKING:
     from pipelines.calibration import Interval
     from pipelines.calibration_methods import Method
+    from pipelines.job import Job
 
 METHODS = (
     "conformal",
@@ -25,20 +26,23 @@ METHODS = (
     "member_by_member",
     "degree_by_degree",
 )
-_FILE = click.Path(path_type=Path)
-_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
-_RUNS = click.option(
-    "--runs", type=_FILE, default=Path("runs"), show_default=True,
-    help="Folder of all runs; that of an EXPERIMENT is its subfolder NAME.",
-)  # fmt: skip
-_EXPERIMENT = click.argument("experiment", type=_FILE, required=False)
 _CALIBRATION = click.option(
-    "--calibration", type=_FILE, required=True, help="Folder of the calibration."
+    "--calibration", type=FILE, required=True, help="Folder of the calibration."
 )
+# Read by `_inputs`, which knows what goes together.
+_EXPERIMENT = click.argument(
+    "experiment", type=FILE, required=False, expose_value=False, callback=keep
+)
+_RUNS = click.option(
+    "--runs", type=FILE, default=Path("runs"), show_default=True, help=RUNS_HELP,
+    expose_value=False, callback=keep,
+)  # fmt: skip
 _FORECAST = click.option(
-    "--forecast", type=_FILE, multiple=True, help="A store, or files of an ensemble."
+    "--forecast", type=FILE, multiple=True, help=FORECAST_HELP, expose_value=False, callback=keep
 )
-_TRUTH = click.option("--truth", type=_FILE, multiple=True, help="Files that hold the truth.")
+_TRUTH = click.option(
+    "--truth", type=FILE, multiple=True, help=TRUTH_HELP, expose_value=False, callback=keep
+)
 
 
 @click.group()
@@ -47,16 +51,16 @@ def calibrate() -> None:
 
 
 @calibrate.command()
-@click.argument("experiment", type=_FILE)
+@click.argument("experiment", type=FILE)
 @_RUNS
-def judge(experiment: Path, runs: Path) -> None:
+def judge(experiment: Path) -> None:
     """Calibrate the quantiles of the run of an EXPERIMENT on some dates and judge them on others.
 
     Writes coverage before and after, which the report shows; by channel and lead.
     """
     from pipelines.job import Job
 
-    click.echo(Job.read(experiment, runs).calibrate().table())
+    click.echo(Job.read(experiment, kept("runs")).calibrate().table())
 
 
 @calibrate.command()
@@ -66,20 +70,16 @@ def judge(experiment: Path, runs: Path) -> None:
 @_FORECAST
 @_TRUTH
 @click.option("--method", type=click.Choice(METHODS), help="With its default settings.")
-@click.option("--settings", type=_FILE, help="YAML file: `method` and its settings.")
+@click.option("--settings", type=FILE, help="YAML file: `method` and its settings.")
 @click.option(
     "--dates", multiple=True, metavar="FIRST/LAST",
     help="Init times to fit on, for example 2006-01-01/2006-02-28T12; an end may be left empty. "
     "Several are added up; all init times by default.",
 )  # fmt: skip
-@click.option("--known-by", type=_TIME, help="Leave out truths of later valid times.")
+@click.option("--known-by", type=TIME, help="Leave out truths of later valid times.")
 @click.option("--channel", multiple=True, help="All by default.")
 def fit(
-    experiment: Path | None,
-    runs: Path,
     calibration: Path,
-    forecast: tuple[Path, ...],
-    truth: tuple[Path, ...],
     method: str | None,
     settings: Path | None,
     dates: tuple[str, ...],
@@ -89,7 +89,7 @@ def fit(
     """Fit a calibration to the run of an EXPERIMENT, or to any --forecast and --truth."""
     from pipelines import calibration as steps
 
-    forecasts, truths = _inputs(experiment, runs, forecast, truth)
+    forecasts, truths = _inputs()
     wanted = steps.FitSettings(
         channel,
         dates=tuple(map(_interval, dates)),
@@ -107,16 +107,9 @@ def fit(
 @_RUNS
 @_CALIBRATION
 @_FORECAST
-@click.option("--output", type=_FILE, required=True, help="Store to write.")
-@click.option("--init-time", type=_TIME, multiple=True, help="All by default.")
-def apply(
-    experiment: Path | None,
-    runs: Path,
-    calibration: Path,
-    forecast: tuple[Path, ...],
-    output: Path,
-    init_time: tuple[datetime, ...],
-) -> None:
+@click.option("--output", type=FILE, required=True, help="Store to write.")
+@click.option("--init-time", type=TIME, multiple=True, help="All by default.")
+def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> None:
     """Calibrate the run of an EXPERIMENT, or any --forecast, and write it as a store.
 
     Member methods give an ensemble store as the raw one, quantile methods a store of quantiles.
@@ -124,9 +117,10 @@ def apply(
     from pipelines import calibration as steps
     from pipelines.calibration_folder import Calibration
 
-    forecasts, _ = _inputs(experiment, runs, forecast, None)
+    forecasts = _forecasts()
+    opened = Calibration.open(calibration)
     times = [np.datetime64(time, "s") for time in init_time]
-    click.echo(steps.apply(Calibration.open(calibration), forecasts, output, times))
+    click.echo(steps.apply(opened, forecasts, output, times))
 
 
 @calibrate.command()
@@ -135,45 +129,45 @@ def apply(
 @_CALIBRATION
 @_FORECAST
 @_TRUTH
-def update(
-    experiment: Path | None,
-    runs: Path,
-    calibration: Path,
-    forecast: tuple[Path, ...],
-    truth: tuple[Path, ...],
-) -> None:
+def update(calibration: Path) -> None:
     """Take in what has become known since; the same update again changes nothing."""
     from pipelines import calibration as steps
     from pipelines.calibration_folder import Calibration
 
-    forecasts, truths = _inputs(experiment, runs, forecast, truth)
+    forecasts, truths = _inputs()
     before = Calibration.open(calibration)
     after, changed = steps.update(before, calibration, forecasts, truths)
     said = f"now {after.hash}, after {after.init_times[-1]}" if changed else "nothing is new"
     click.echo(f"{calibration}: {said}")
 
 
-def _inputs(
-    experiment: Path | None,
-    runs: Path,
-    forecast: tuple[Path, ...],
-    truth: tuple[Path, ...] | None,
-) -> tuple[Sequence[Path], Sequence[Path]]:
-    """Forecast and truth of an experiment, or as given; no truth where `truth` is None."""
+def _inputs() -> tuple[Sequence[Path], Sequence[Path]]:
+    """Forecast and truth of the experiment, or as given."""
+    if _experiment("--forecast and --truth", kept("forecast"), kept("truth")):
+        job = _job()
+        return [job.forecast], [job.truth]
+    return kept("forecast"), kept("truth")
+
+
+def _forecasts() -> Sequence[Path]:
+    """The forecast of the experiment, or as given."""
+    if _experiment("--forecast", kept("forecast")):
+        return [_job().forecast]
+    return kept("forecast")
+
+
+def _experiment(options: str, *given: tuple[Path, ...]) -> bool:
+    """Whether there is an experiment, and none of what may be given instead; or all of that."""
+    named = kept("experiment") is not None
+    if named == any(given) or (not named and not all(given)):
+        raise click.UsageError(f"give an EXPERIMENT, or {options}")
+    return named
+
+
+def _job() -> Job:
     from pipelines.job import Job
 
-    named = bool(forecast) and (truth is None or bool(truth))
-    if (experiment is not None) == bool(forecast or truth) or (experiment is None and not named):
-        options = "--forecast" if truth is None else "--forecast and --truth"
-        raise click.UsageError(f"give an EXPERIMENT, or {options}")
-    if experiment is None:
-        return forecast, truth or ()
-    job = Job.read(experiment, runs)
-    if truth is None:
-        return [job.forecast], []
-    if job.experiment.truth is None:
-        raise ConfigurationError("truth: is needed here; the experiment names none")
-    return [job.forecast], [job.experiment.truth]
+    return Job.read(kept("experiment"), kept("runs"))
 
 
 def _method(name: str | None, settings: Path | None) -> Method:

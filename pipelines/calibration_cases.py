@@ -114,15 +114,19 @@ def read_members(forecast: xr.Dataset, name: str, init: int, leads: np.ndarray) 
 
 def quantiles_of(members: xr.DataArray, levels: tuple[float, ...]) -> xr.DataArray:
     """Quantiles of members, (quantile, lead_time, *cells), float32."""
-    statistic = Quantiles(levels)
-    # Centred on the first member: quantiles do not depend on what they are centred on.
-    found = evaluate_arrays((statistic,), members.values, members.values[0])[statistic]
-    like = members.isel(number=0, drop=True)
-    values = np.moveaxis(found, -1, 0).astype(np.float32)
+    like, values = members.isel(number=0, drop=True), quantile_values(members.values, levels)
     at = {name: like[name] for name in like.coords}
     return xr.DataArray(
         values, at | {"quantile": np.array(levels)}, ("quantile", *like.dims), like.name, like.attrs
     )
+
+
+def quantile_values(members: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """(quantile, ...), float32, of (number, ...)."""
+    statistic = Quantiles(levels)
+    # Centred on the first member: quantiles do not depend on what they are centred on.
+    found = evaluate_arrays((statistic,), members, members[0])[statistic]
+    return np.moveaxis(found, -1, 0).astype(np.float32)
 
 
 def _joined(parts: list[tuple[xr.DataArray, xr.DataArray]]) -> tuple[xr.DataArray, xr.DataArray]:

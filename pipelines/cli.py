@@ -18,6 +18,7 @@ import numpy as np
 
 from data.errors import InputError, MyriadError
 from pipelines.calibrate_commands import calibrate
+from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP
 from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
     from pipelines.score_table import ScoreResult
     from pipelines.truths import Paths
 
-_FILE = click.Path(path_type=Path)
-_RUNS = click.option(
-    "--runs", type=_FILE, default=Path("runs"), show_default=True,
-    help="Folder of all runs; this one goes to its subfolder NAME.",
-)  # fmt: skip
+_RUNS = click.option("--runs", type=FILE, default=Path("runs"), show_default=True, help=RUNS_HELP)
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1), default=None,
     help="Worker processes, one thread each; by default one per core.",
@@ -39,10 +36,7 @@ _SCHEDULER = click.option(
     "--scheduler", default=None, metavar="ADDRESS",
     help="Compute on the workers of this Dask scheduler, for example tcp://host:8786.",
 )  # fmt: skip
-_EXPERIMENT = click.argument("experiment", type=_FILE)
-
-
-_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+_EXPERIMENT = click.argument("experiment", type=FILE)
 
 
 class _Command(click.Group):
@@ -114,7 +108,7 @@ def plan(experiment: Path, runs: Path, workers: int | None, rate: float | None) 
 
 
 @main.command()
-@click.argument("target", type=_FILE)
+@click.argument("target", type=FILE)
 @_RUNS
 @click.option("--repair", is_flag=True, help="Compute what is damaged again; TARGET: EXPERIMENT.")
 @_WORKERS
@@ -185,9 +179,9 @@ def _matched(patterns: tuple[Path, ...]) -> tuple[Path, ...]:
 
 @main.command()
 @_EXPERIMENT
-@click.option("--init-time", type=_TIME, required=True, help="For example 2006-01-05T00.")
+@click.option("--init-time", type=TIME, required=True, help="For example 2006-01-05T00.")
 @click.option("--number", type=click.IntRange(0), required=True, help="0 is the control.")
-@click.option("--output", type=_FILE, required=True, help="NetCDF file to write.")
+@click.option("--output", type=FILE, required=True, help="NetCDF file to write.")
 def member(experiment: Path, init_time: datetime, number: int, output: Path) -> None:
     """Forecast one member of an EXPERIMENT alone, equal to the stored one bit for bit."""
     from pipelines.experiment import read_experiment
@@ -198,7 +192,7 @@ def member(experiment: Path, init_time: datetime, number: int, output: Path) -> 
 
 
 @main.command()
-@click.argument("directory", type=_FILE)
+@click.argument("directory", type=FILE)
 @click.option(
     "--years",
     type=click.FloatRange(min=0, min_open=True),
@@ -241,7 +235,7 @@ def nature(
 
 
 @main.command()
-@click.argument("training", type=_FILE)
+@click.argument("training", type=FILE)
 def train(training: Path) -> None:
     """Train a checkpoint as a TRAINING file says; a stopped training goes on."""
     from pipelines.train import read_training, run_training
@@ -252,15 +246,15 @@ def train(training: Path) -> None:
 
 
 @main.command()
-@click.argument("experiment", type=_FILE, required=False)
+@click.argument("experiment", type=FILE, required=False)
 @_RUNS
-@click.option("--forecast", type=_FILE, multiple=True, help="A store, or files of an ensemble.")
-@click.option("--truth", type=_FILE, multiple=True, help="Files that hold the truth.")
-@click.option("--climatology", type=_FILE, help="A climatology store.")
-@click.option("--analysis", type=_FILE, multiple=True, help="Analyses, for persistence.")
-@click.option("--output", type=_FILE, help="Folder to write scores to.")
+@click.option("--forecast", type=FILE, multiple=True, help=FORECAST_HELP)
+@click.option("--truth", type=FILE, multiple=True, help=TRUTH_HELP)
+@click.option("--climatology", type=FILE, help="A climatology store.")
+@click.option("--analysis", type=FILE, multiple=True, help="Analyses, for persistence.")
+@click.option("--output", type=FILE, help="Folder to write scores to.")
 @click.option(
-    "--against", type=_FILE,
+    "--against", type=FILE,
     help="Scores, a run, an experiment or a forecast to test the differences from.",
 )  # fmt: skip
 @score_options

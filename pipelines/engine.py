@@ -93,7 +93,7 @@ class Target(Protocol):
         ...
 
     def pending(self) -> list[Unit]:
-        """The units that are not done, in order; see `pending`."""
+        """The units that are not done, in order."""
         ...
 
     def conclude(self) -> None:
@@ -133,8 +133,22 @@ class StoreTarget:
         self._store.create()
 
     def pending(self) -> list[Unit]:
-        """The units without a marker."""
-        return pending(self.plan, self._store)
+        """The units without a marker, in order.
+
+        Raises
+        ------
+        StoreError
+            If one was made from another analysis: what is finished is never written over.
+        """
+        plan, markers = self.plan, self._store.markers()
+        for unit in plan.units:
+            if unit.name in markers and markers[unit.name].fingerprint != unit.fingerprint:
+                raise StoreError(
+                    f"{plan.path}: forecasts from {plan.layout.init_times[unit.init]} are there "
+                    "already, made from another analysis or climatology; nothing was changed: "
+                    "choose another name or remove that store"
+                )
+        return [unit for unit in plan.units if unit.name not in markers]
 
     def conclude(self) -> None:
         """Write which members are completed."""
@@ -232,25 +246,6 @@ def run(
     lost = _lost(plan, target, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps
     return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds, lost)
-
-
-def pending(plan: Plan, store: Store) -> list[Unit]:
-    """The units without a marker, in order.
-
-    Raises
-    ------
-    StoreError
-        If one was made from another analysis: what is finished is never written over.
-    """
-    markers = store.markers()
-    for unit in plan.units:
-        if unit.name in markers and markers[unit.name].fingerprint != unit.fingerprint:
-            raise StoreError(
-                f"{plan.path}: forecasts from {plan.layout.init_times[unit.init]} are there "
-                "already, made from another analysis or climatology; nothing was changed: choose "
-                "another name or remove that store"
-            )
-    return [unit for unit in plan.units if unit.name not in markers]
 
 
 def unit_fields(

@@ -22,7 +22,7 @@ from pipelines.parts import Contents, Lead, Node, Shape, Tree, opened
 from pipelines.plan import Forecast, Plan, Unit, hashed
 from pipelines.selection import Selection
 from pipelines.shards import writing
-from pipelines.statistics_store import Statistics, attributes_of
+from pipelines.statistics_store import Statistics, attributes_of, open_statistics
 from pipelines.store import Store
 from scoring.kept import Kept, partners
 from scoring.sketch import LARGEST_VALUE
@@ -171,10 +171,10 @@ class InFlightSink:
         tree = self.tree(init)
         if tree.complete():
             with suppress(FileNotFoundError):  # another worker has done it, and removed the parts
-                self._write(init, tree)
+                self.write(init, tree)
                 shutil.rmtree(tree.folder, ignore_errors=True)
 
-    def _write(self, init: int, tree: Tree) -> None:
+    def write(self, init: int, tree: Tree) -> None:
         """Write what there is of an init time."""
         layout = self.plan.layout
         units = [unit for unit in self.plan.units if unit.init == init]
@@ -272,7 +272,7 @@ class InFlightTarget:
         for init in self._inits:
             tree = self.sink.tree(init)
             if not self.sink.finished(init) and tree.folder.exists():
-                self.sink._write(init, tree)
+                self.sink.write(init, tree)
         if self._store is not None:
             self._store.complete()
 
@@ -305,8 +305,6 @@ class InFlightTarget:
                 yield from ((init, number) for number in everyone if not numbers[number])
 
     def _completed(self) -> Iterator[tuple[int, np.ndarray]]:
-        from pipelines.statistics_store import open_statistics
-
         for init in self._inits:
             with suppress(StoreError), open_statistics(self.sink.path(init)) as found:
                 yield init, found.completed.values

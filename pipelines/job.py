@@ -97,7 +97,7 @@ class Job:
 
         return score.score(
             forecast,
-            self._truth(),
+            self.truth,
             output,
             self.experiment.climatology,
             self.experiment.analyses,
@@ -108,7 +108,7 @@ class Job:
         """Calibrate the forecasts' quantiles; see `calibrate.calibrate`."""
         from pipelines import calibrate
 
-        return calibrate.calibrate(self._finished(), self._truth(), self.folder / "calibration")
+        return calibrate.calibrate(self._finished(), self.truth, self.folder / "calibration")
 
     def findings(self) -> report.Findings:
         """What has been scored and calibrated so far."""
@@ -127,7 +127,7 @@ class Job:
             if judged == self.statistics:
                 forecast = forecast.drop_vars(list(forecast.data_vars))  # no member to draw
             return report.write_report(
-                self.folder / "report.html", findings, forecast, open_source(self._truth())
+                self.folder / "report.html", findings, forecast, open_source(self.truth)
             )
 
     def _judged(self) -> Path:
@@ -145,7 +145,15 @@ class Job:
             raise StoreError(f"{self.forecast}: no store is there; `myriad run` makes it")
         return self.forecast
 
-    def _truth(self) -> Path:
+    @property
+    def truth(self) -> Path:
+        """What judges the forecasts.
+
+        Raises
+        ------
+        ConfigurationError
+            If the experiment names none.
+        """
         if self.experiment.truth is None:
             raise ConfigurationError("truth: is needed here; the experiment names none")
         return self.experiment.truth

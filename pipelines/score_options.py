@@ -7,41 +7,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipelines.options import keep, kept
+
 if TYPE_CHECKING:
     from pipelines.score import ScoreSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    context.meta[f"{__name__}.{parameter.name}"] = value
-
-
 _OPTIONS = (
     click.option(
-        "--channel", multiple=True, expose_value=False, callback=_keep,
+        "--channel", multiple=True, expose_value=False, callback=keep,
         help="What to score, once for each; by default every variable of the forecast.",
     ),
     click.option(
         "--missing", type=click.Choice(["propagate", "omit"]), default="propagate",
-        show_default=True, expose_value=False, callback=_keep,
+        show_default=True, expose_value=False, callback=keep,
         help="Missing members or truth make a score missing, or are left out with true counts.",
     ),
     click.option(
-        "--family", multiple=True, expose_value=False, callback=_keep,
+        "--family", multiple=True, expose_value=False, callback=keep,
         help="Scores beside the usual ones, once for each: decomposition, energy, events, "
         "extremes, gaussian, intervals, members, spectra.",
     ),
     click.option(
-        "--mask", metavar="FILE:VARIABLE", expose_value=False, callback=_keep,
+        "--mask", metavar="FILE:VARIABLE", expose_value=False, callback=keep,
         help="Weights of cells beside their area, for example the share of land.",
     ),
     click.option(
-        "--member-blocks", type=click.IntRange(128), expose_value=False, callback=_keep,
+        "--member-blocks", type=click.IntRange(128), expose_value=False, callback=keep,
         help="Hold only so many members in memory; the CRPS is then the mean over such blocks.",
     ),
     click.option(
-        "--exchangeable", is_flag=True, expose_value=False, callback=_keep,
+        "--exchangeable", is_flag=True, expose_value=False, callback=keep,
         help="Declare that blocks may take members in their order, whatever their checkpoint.",
     ),
 )  # fmt: skip
@@ -69,11 +67,8 @@ def score_settings(threads: int) -> ScoreSettings:
     from pipelines.score import ScoreSettings
     from scoring.statistic import OMIT, PROPAGATE
 
-    meta = click.get_current_context().meta
-    channel, family, missing, mask, blocks, exchangeable = (
-        meta[f"{__name__}.{name}"]
-        for name in ("channel", "family", "missing", "mask", "member_blocks", "exchangeable")
-    )
+    names = ("channel", "family", "missing", "mask", "member_blocks", "exchangeable")
+    channel, family, missing, mask, blocks, exchangeable = map(kept, names)
     if exchangeable and not blocks:
         raise click.UsageError("--exchangeable says how to cut --member-blocks, give both")
     return ScoreSettings(

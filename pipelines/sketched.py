@@ -19,15 +19,7 @@ from pipelines.members import Asked, Evaluated
 from pipelines.statistics_store import open_statistics, sketch_of
 from pipelines.verification import Block, Verification
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED
-from scoring.moments import (
-    AbsoluteError,
-    EnsembleMean,
-    ExpectedSquaredError,
-    MeanError,
-    SquaredError,
-    UnbiasedSquaredError,
-    Variance,
-)
+from scoring.moments import of_moments
 from scoring.quantiles import IntervalHits
 from scoring.rank import Outlier, RankHistogram
 from scoring.sketch import CRPSBound, Sketch
@@ -103,7 +95,7 @@ def _values(found: xr.Dataset, truth: np.ndarray, members: int) -> Mapping[Stati
     sketch, quantum = sketch_of(found)
     error = found["mean"].values.ravel() - truth
     variance = found["variance"].values.ravel().astype(float)
-    square, scaled = error**2, np.nan_to_num(truth) / quantum
+    scaled = np.nan_to_num(truth) / quantum
     absolute = sketch.absolute_error(scaled) * quantum
     gini = sketch.difference_sum * quantum
     fair = absolute - gini / (2 * members * (members - 1))
@@ -111,13 +103,7 @@ def _values(found: xr.Dataset, truth: np.ndarray, members: int) -> Mapping[Stati
         CRPS(FAIR): fair,
         CRPS(STANDARD): absolute - gini / (2 * members**2),
         CRPSBound(): sketch.crps_bound(scaled) * quantum,
-        MeanError(): error,
-        AbsoluteError(): np.abs(error),
-        SquaredError(): square,
-        Variance(): variance,
-        ExpectedSquaredError(): (members + 1) / members * variance,
-        UnbiasedSquaredError(): square - variance / members,
-        EnsembleMean(): error + truth,
+        **of_moments(error, variance, truth, members),
         **_of_ranks(sketch, scaled, members),
     }
     if "dependence" in found:

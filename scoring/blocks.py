@@ -24,18 +24,10 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from data.errors import InputError, StoreError
+from data.errors import InputError
 from scoring.crps import CRPS, FAIR, STRATIFIED, Estimator, groups_of, kernel_score
-from scoring.labels import SOURCE, save
-from scoring.moments import (
-    AbsoluteError,
-    EnsembleMean,
-    ExpectedSquaredError,
-    MeanError,
-    SquaredError,
-    UnbiasedSquaredError,
-    Variance,
-)
+from scoring.labels import SOURCE, load, save
+from scoring.moments import MeanError, Variance, of_moments
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate_arrays
 from scoring.tile import Structure, Tile
 
@@ -269,16 +261,9 @@ class BlockScores:
         Those of mean and variance are exact; the CRPS, with these estimators, is estimated.
         """
         variance = self.squares / (self.members - 1)
-        square = self.mean_error**2
         return {
             **{CRPS(estimator): self.crps(estimator) for estimator in estimators},
-            EnsembleMean(): self.mean_error + self.truth,
-            MeanError(): self.mean_error,
-            AbsoluteError(): np.abs(self.mean_error),
-            SquaredError(): square,
-            Variance(): variance,
-            ExpectedSquaredError(): (self.members + 1) / self.members * variance,
-            UnbiasedSquaredError(): square - variance / self.members,
+            **of_moments(self.mean_error, variance, self.truth, self.members),
         }
 
     def save(self, path: Path) -> None:
@@ -298,9 +283,5 @@ class BlockScores:
         StoreError
             If there is none, or it holds something else.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False) as dataset:
-                arrays = (dataset[name].values for name in _ARRAYS)
-                return cls(int(dataset.attrs["members"]), *arrays)
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no scores of blocks are there: {error}") from error
+        found = load(path, "scores of blocks are", _ARRAYS)
+        return cls(int(found.attrs["members"]), *(found[name].values for name in _ARRAYS))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from data.errors import InputError, StoreError
+from data.errors import InputError
 from scoring.conformity import (
     EACH_CASE,
     EACH_DATE,
@@ -25,7 +25,7 @@ from scoring.conformity import (
     check_reachable,
     conformal_quantile,
 )
-from scoring.labels import decode, encode
+from scoring.labels import load, save
 from scoring.quantiles import check_levels
 
 __all__ = [
@@ -148,8 +148,7 @@ class ConformalCalibration:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = encode(self.shifts.rename("shifts").to_dataset())
-        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(self.shifts.rename("shifts").to_dataset(), path)
 
     @classmethod
     def load(cls, path: Path) -> ConformalCalibration:
@@ -160,11 +159,7 @@ class ConformalCalibration:
         StoreError
             If there is none.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls(decode(dataset)["shifts"].load())
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no calibration is there: {error}") from error
+        return cls(load(path, "calibration is", ["shifts"])["shifts"])
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data.errors import InputError, StoreError
+from data.errors import InputError
 from data.sphere import Sphere
 from scoring.degree_moments import Moments, ZonalMoments, analysed
-from scoring.labels import decode, encode
+from scoring.labels import load, save
 
 _FIELD = ("latitude", "longitude")
+_STATE = ("factors", "fields", "zonal")
 _FEWEST_DATES = 10
 # Wider than any ensemble needs. Where members do not differ at all, nothing draws them apart.
 _STRETCH = (0.1, 3.0)
@@ -205,17 +206,16 @@ class DegreeByDegree:
     @property
     def state(self) -> xr.Dataset:
         """All parameters."""
-        names = {"factors": self.factors, "fields": self.fields, "zonal": self.zonal}
-        return xr.Dataset(names)
+        return xr.Dataset(dict(zip(_STATE, (self.factors, self.fields, self.zonal), strict=True)))
 
     @classmethod
     def from_state(cls, state: xr.Dataset, sphere: Sphere) -> DegreeByDegree:
         """From all parameters."""
-        return cls(*(state[name].rename(None) for name in ("factors", "fields", "zonal")), sphere)
+        return cls(*(state[name].rename(None) for name in _STATE), sphere)
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        encode(self.state).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(self.state, path)
 
     @classmethod
     def load(cls, path: Path, sphere: Sphere) -> DegreeByDegree:
@@ -226,11 +226,7 @@ class DegreeByDegree:
         StoreError
             If there is none.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls.from_state(decode(dataset).load(), sphere)
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no parameters by degree are there: {error}") from error
+        return cls.from_state(load(path, "parameters by degree are", _STATE), sphere)
 
 
 def _factors(

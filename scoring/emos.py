@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.labels import decode, encode
+from scoring.labels import load, save
 from scoring.newton import minimise
 from scoring.quantiles import check_levels
 
@@ -201,10 +201,8 @@ class Emos:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = encode(self.parameters.rename("parameters").to_dataset())
-        dataset.assign_attrs(family=self.family.name).to_zarr(
-            path, zarr_format=3, consolidated=False, mode="w-"
-        )
+        dataset = self.parameters.rename("parameters").to_dataset()
+        save(dataset.assign_attrs(family=self.family.name), path)
 
     @classmethod
     def load(cls, path: Path) -> Emos:
@@ -216,12 +214,11 @@ class Emos:
             If there is none.
         """
         families = {family.name: family for family in (GAUSSIAN, TRUNCATED_GAUSSIAN)}
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                loaded = decode(dataset).load()
-            return cls(loaded["parameters"].rename(None), families[loaded.attrs["family"]])
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no EMOS parameters are there: {error}") from error
+        found = load(path, "EMOS parameters are", ["parameters"])
+        name = found.attrs.get("family")
+        if name not in families:
+            raise StoreError(f"{path}: has the family {name!r}, expected one of {list(families)}")
+        return cls(found["parameters"].rename(None), families[name])
 
 
 def _fit(

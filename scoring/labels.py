@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,32 @@ def save(dataset: xr.Dataset, path: Path) -> None:
         # sound here, because no metadata ever changes after this.
         warnings.simplefilter("ignore", ZarrUserWarning)
         encode(dataset).to_zarr(path, zarr_format=3, consolidated=True, mode="w-")
+
+
+def load(path: Path, what: str, needed: Sequence[str] = ()) -> xr.Dataset:
+    """A dataset that `save` wrote, in memory and with its labels as text.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Of the store.
+    what : str
+        What is expected there, as an error says it.
+    needed : sequence of str
+        Variables that it must have.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it lacks one of them.
+    """
+    try:
+        with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
+            if missing := [name for name in needed if name not in dataset]:
+                raise StoreError(f"{path}: no {what} there: it has no {missing[0]!r}")
+            return decode(dataset).load()
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: no {what} there: {error}") from error
 
 
 def decode(dataset: xr.Dataset) -> xr.Dataset:

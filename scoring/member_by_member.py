@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data.errors import InputError, StoreError
-from scoring.labels import decode, encode
+from data.errors import InputError
+from scoring.labels import load, save
 from scoring.newton import minimise
 
 PARAMETERS = ("a", "b", "c", "d")
@@ -98,8 +98,7 @@ class MemberByMember:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store."""
-        dataset = encode(self.parameters.rename("parameters").to_dataset())
-        dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(self.parameters.rename("parameters").to_dataset(), path)
 
     @classmethod
     def load(cls, path: Path) -> MemberByMember:
@@ -110,11 +109,8 @@ class MemberByMember:
         StoreError
             If there is none.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls(decode(dataset)["parameters"].load().rename(None))
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no members' parameters are there: {error}") from error
+        found = load(path, "members' parameters are", ["parameters"])
+        return cls(found["parameters"].rename(None))
 
 
 def _fit(truth: torch.Tensor, members: torch.Tensor) -> torch.Tensor:

@@ -82,6 +82,30 @@ class UnbiasedSquaredError(Statistic):
         return tile.mean_error**2 - tile.variance / tile.size
 
 
+def of_moments(
+    error: np.ndarray, variance: np.ndarray, truth: np.ndarray, members: int
+) -> dict[Statistic, np.ndarray]:
+    """All statistics above, of an ensemble of which only its moments are known.
+
+    Parameters
+    ----------
+    error, variance, truth : numpy.ndarray
+        Ensemble mean minus truth, s^2, and the truth, (*cells) each.
+    members : int
+        M.
+    """
+    square = error**2
+    return {
+        EnsembleMean(): error + truth,
+        MeanError(): error,
+        AbsoluteError(): np.abs(error),
+        SquaredError(): square,
+        Variance(): variance,
+        ExpectedSquaredError(): (members + 1) / members * variance,
+        UnbiasedSquaredError(): square - variance / members,
+    }
+
+
 @dataclass(frozen=True)
 class AnomalyProduct(Statistic):
     """Product of the anomalies of ensemble mean and truth.

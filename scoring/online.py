@@ -18,7 +18,7 @@ import xarray as xr
 from data.errors import InputError, StoreError
 from scoring.conformal import check_fitted
 from scoring.isotonic import isotonic_regression
-from scoring.labels import decode, encode
+from scoring.labels import load, save
 from scoring.layout import Layout
 from scoring.quantiles import check_levels
 
@@ -252,7 +252,7 @@ class OnlineCalibration:
 
     def save(self, path: Path) -> None:
         """Write to a new zarr store; what is loaded from it goes on bit for bit."""
-        encode(self.state).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+        save(self.state, path)
 
     @classmethod
     def load(cls, path: Path, method: Method) -> OnlineCalibration:
@@ -263,11 +263,7 @@ class OnlineCalibration:
         StoreError
             If there is none, or it was learned by another method or with other settings.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls.from_state(decode(dataset).load(), method, str(path))
-        except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"{path}: no online calibration is there: {error}") from error
+        return cls.from_state(load(path, "online calibration is", method.dims), method, str(path))
 
     @classmethod
     def from_state(

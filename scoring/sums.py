@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.labels import SOURCE, decode, save
+from scoring.labels import SOURCE, load, save
 
 _WEIGHT = "__weight"
 _SOURCE = "source"
@@ -167,11 +167,7 @@ class Sums:
         StoreError
             If there is none, or it holds something else.
         """
-        try:
-            with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-                return cls.from_dataset(decode(dataset.load()))
-        except FileNotFoundError as error:
-            raise StoreError(f"{path}: no sums are there: {error}") from error
+        return cls.from_dataset(load(path, "sums are"))
 
 
 def weighted_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
