@@ -51,16 +51,14 @@ def calibrate() -> None:
 
 
 @calibrate.command()
-@click.argument("experiment", type=FILE)
+@click.argument("experiment", type=FILE, expose_value=False, callback=keep)
 @_RUNS
-def judge(experiment: Path) -> None:
+def judge() -> None:
     """Calibrate the quantiles of the run of an EXPERIMENT on some dates and judge them on others.
 
     Writes coverage before and after, which the report shows; by channel and lead.
     """
-    from pipelines.job import Job
-
-    click.echo(Job.read(experiment, kept("runs")).calibrate().table())
+    click.echo(_job().calibrate().table())
 
 
 @calibrate.command()

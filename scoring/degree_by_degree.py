@@ -91,13 +91,7 @@ class DegreeByDegree:
         InputError
             If a lead has fewer than 10 dates.
         """
-        fewest = int(moments.dates.min())
-        if fewest < _FEWEST_DATES:
-            lead = lead_time.values[int(moments.dates.argmin())] / np.timedelta64(1, "h")
-            raise InputError(
-                f"calibrating degree by degree needs at least {_FEWEST_DATES} dates, found "
-                f"{fewest} at lead {lead:g} h"
-            )
+        _check_dates(moments.dates, lead_time)
         count = moments.dates[:, None]
         truth, mean = (
             torch.from_numpy(part.sum(axis=0) / count[..., None])
@@ -227,6 +221,16 @@ class DegreeByDegree:
             If there is none.
         """
         return cls.from_state(load(path, "parameters by degree are", _STATE), sphere)
+
+
+def _check_dates(dates: np.ndarray, lead_time: xr.DataArray) -> None:
+    fewest = int(dates.min())
+    if fewest < _FEWEST_DATES:
+        lead = lead_time.values[int(dates.argmin())] / np.timedelta64(1, "h")
+        raise InputError(
+            f"calibrating degree by degree needs at least {_FEWEST_DATES} dates, found "
+            f"{fewest} at lead {lead:g} h"
+        )
 
 
 def _factors(

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from data.channel import channel
 from data.errors import ConfigurationError, InputError, StoreError
 from data.grid import Grid
 from data.sphere import Sphere
+from pipelines.calibrate_commands import METHODS
 from pipelines.calibration import FitSettings, apply, fit, update
 from pipelines.calibration_folder import Calibration
-from pipelines.calibration_methods import method_from, read_method
+from pipelines.calibration_methods import AnyMethod, method_from, read_method
 from pipelines.calibration_store import fill_members
 from pipelines.cli import main
 from pipelines.forecasts import open_forecast
@@ -385,3 +387,8 @@ def test_the_command_line_fits_applies_and_updates(world, tmp_path):
         ),
     ):
         assert runner.invoke(main, ["calibrate", *arguments]).exit_code == code, arguments
+
+
+def test_the_command_line_names_every_method() -> None:
+    kinds = get_args(get_args(AnyMethod)[0])
+    assert {kind.model_fields["method"].default for kind in kinds} == set(METHODS)
