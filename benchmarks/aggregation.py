@@ -27,9 +27,9 @@ import xarray as xr  # noqa: E402
 
 from data.key import Key  # noqa: E402
 from pipelines.quantile_table import quantiles_of_table, read_table, truth_of_table  # noqa: E402
-from scoring.aggregation import Aggregation, Aggregator, known_at  # noqa: E402
-from scoring.aggregation_training import Training  # noqa: E402
-from scoring.aggregation_weights import (  # noqa: E402
+from scoring.calibration.aggregation import Aggregation, Aggregator, known_at  # noqa: E402
+from scoring.calibration.aggregation_training import Training  # noqa: E402
+from scoring.calibration.aggregation_weights import (  # noqa: E402
     UNCONSTRAINED,
     Coarse,
     Fine,
@@ -37,10 +37,10 @@ from scoring.aggregation_weights import (  # noqa: E402
     Local,
     Medium,
 )
+from scoring.calibration.features import Centre, Coordinate, Season, Spread  # noqa: E402
+from scoring.calibration.pools import BestModel, LinearPool  # noqa: E402
+from scoring.calibration.quantile_forecast import truth_at_valid_time  # noqa: E402
 from scoring.comparison import baselines, compare  # noqa: E402
-from scoring.features import Centre, Coordinate, Season, Spread  # noqa: E402
-from scoring.pools import BestModel, LinearPool  # noqa: E402
-from scoring.quantile_forecast import truth_at_valid_time  # noqa: E402
 
 KEY = Key(1)
 DELAY = np.timedelta64(14, "D")

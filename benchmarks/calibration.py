@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import xarray as xr
 
-from scoring.conformal import ConformalCalibration
+from scoring.calibration.conformal import ConformalCalibration
 
 LEVELS = (0.05, 0.95)
 

@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from scipy import optimize  # noqa: E402
 
 from data.key import Key  # noqa: E402
-from scoring.isotonic import isotonic_regression  # noqa: E402
+from scoring.calibration.isotonic import isotonic_regression  # noqa: E402
 
 CELLS, LEVELS, LOOPED, ROUNDS = 65_160, 99, 2_000, 5
 NOISE = {"in order": 0.0, "few crossings": 1e-5, "nearly all cross": 3e-3}

@@ -19,12 +19,12 @@ import xarray as xr
 from scipy.stats import norm
 
 from data.key import Key
-from scoring.adaptive import AdaptiveConformal
+from scoring.calibration.adaptive import AdaptiveConformal
+from scoring.calibration.online import Method, OnlineCalibration, calibrate_online
+from scoring.calibration.quantile_forecast import from_wide, truth_at_valid_time, truth_from_table
+from scoring.calibration.tracking import QuantileTracking
 from scoring.dates import Blend, Recent, SameSeason
-from scoring.online import Method, OnlineCalibration, calibrate_online
-from scoring.quantile_forecast import from_wide, truth_at_valid_time, truth_from_table
 from scoring.quantiles import CENTRAL_INTERVALS, interval, quantile_score
-from scoring.tracking import QuantileTracking
 
 WEEK = np.timedelta64(7 * 24, "h").astype("timedelta64[ns]")
 LATENCY = np.timedelta64(24, "h").astype("timedelta64[ns]")

@@ -21,9 +21,9 @@ import xarray as xr
 
 from data.grid import Grid
 from data.sphere import Sphere
-from pipelines.calibration import FitSettings, apply, fit
-from pipelines.calibration_methods import method_from
-from pipelines.calibration_store import fill_members, layout_alike
+from pipelines.calibration.methods import method_from
+from pipelines.calibration.steps import FitSettings, apply, fit
+from pipelines.calibration.store import fill_members, layout_alike
 from pipelines.forecasts import open_forecast
 from pipelines.labels import replace_whole
 from pipelines.truths import Truths

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from scoring.conformal import ONE_SIDED, ConformalCalibration, Shrinkage
+from scoring.calibration.conformal import ONE_SIDED, ConformalCalibration, Shrinkage
+from scoring.calibration.quantile_forecast import from_long, truth_at_valid_time, truth_from_table
 from scoring.dates import EQUAL, Recent, Weighting, date_weights
-from scoring.quantile_forecast import from_long, truth_at_valid_time, truth_from_table
 from scoring.quantiles import interval, quantile_score
 
 CHANNELS = {"t2m": "temperature_at_screen_level", "wind10m": "wind_speed_at_10m"}

@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from data.errors import InputError, MyriadError
-from pipelines.calibrate_commands import calibrate
+from pipelines.calibration.commands import calibrate
 from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP
 from pipelines.score_options import score_options, score_settings
 

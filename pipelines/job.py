@@ -20,7 +20,9 @@ from pipelines.references import check_references
 # What judges forecasts is imported where it is used: a run, and a resume that finds nothing to do,
 # need not wait for it.
 if TYPE_CHECKING:
-    from pipelines import calibrate, report, score
+    from pipelines import score
+    from pipelines.calibration import judge
+    from pipelines.report import page
 
 
 @dataclass(frozen=True)
@@ -104,29 +106,29 @@ class Job:
             settings,
         )
 
-    def calibrate(self) -> calibrate.CalibrationResult:
-        """Calibrate the forecasts' quantiles; see `calibrate.calibrate`."""
-        from pipelines import calibrate
+    def calibrate(self) -> judge.CalibrationResult:
+        """Calibrate the forecasts' quantiles; see `judge.calibrate`."""
+        from pipelines.calibration import judge
 
-        return calibrate.calibrate(self._finished(), self.truth, self.folder / "calibration")
+        return judge.calibrate(self._finished(), self.truth, self.folder / "calibration")
 
-    def findings(self) -> report.Findings:
+    def findings(self) -> page.Findings:
         """What has been scored and calibrated so far."""
-        from pipelines import report
+        from pipelines.report import page
 
         coverage = self.folder / "calibration" / "coverage.zarr"
-        return report.read_findings(self.scores, coverage)
+        return page.read_findings(self.scores, coverage)
 
     def report(self) -> Path:
         """Write the report on whatever has been scored and calibrated."""
-        from pipelines import report
+        from pipelines.report import page
 
         findings = self.findings()
         judged = self._judged()
         with open_forecast([judged]) as forecast:
             if judged == self.statistics:
                 forecast = forecast.drop_vars(list(forecast.data_vars))  # no member to draw
-            return report.write_report(
+            return page.write_report(
                 self.folder / "report.html", findings, forecast, open_source(self.truth)
             )
 

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, MissingExtraError
-from scoring.quantile_forecast import from_long, from_wide, truth_from_table
+from scoring.calibration.quantile_forecast import from_long, from_wide, truth_from_table
 
 
 def read_table(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:

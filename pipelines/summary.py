@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.report_sections import Findings
-from pipelines.report_summary import columns, groups
+from pipelines.report.sections import Findings
+from pipelines.report.summary import columns, groups
 
 
 def summary_text(findings: Findings) -> str:

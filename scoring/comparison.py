@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError
-from scoring.pools import UNTRAINED, BestModel
+from scoring.calibration.pools import UNTRAINED, BestModel
 from scoring.quantiles import CENTRAL_INTERVALS, interval, quantile_score
 from scoring.sample import of_mean
 from scoring.significance import EqualWeightedCosine, Test

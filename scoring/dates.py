@@ -147,7 +147,7 @@ class Equal:
 @dataclass(frozen=True)
 class Recent:
     """0.5^(age / half life): what drifts is followed (Barber et al., 2023,
-    doi:10.1214/23-AOS2276). Dates count as `scoring.conformity.effective_number` says.
+    doi:10.1214/23-AOS2276). Dates count as `scoring.calibration.conformity.effective_number` says.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ import xarray as xr
 
 from data.errors import InputError
 from data.key import Key
+from scoring.calibration.isotonic import isotonic_regression
 from scoring.events import JointDistribution
-from scoring.isotonic import isotonic_regression
 from scoring.score import Score
 
 

@@ -13,9 +13,9 @@ from data.channel import channel
 from data.errors import StoreError
 from data.grid import Grid
 from data.source import Source, open_source
-from pipelines.report import write_report
-from pipelines.report_sections import Findings, chosen_leads
-from pipelines.report_summary import table_text
+from pipelines.report.page import write_report
+from pipelines.report.sections import Findings, chosen_leads
+from pipelines.report.summary import table_text
 
 CHANNELS = ("u500", "z500", "t850")
 FORECASTS = ("ensemble", "control", "climatology", "persistence")

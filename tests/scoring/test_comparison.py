@@ -6,8 +6,8 @@ from scipy.special import ndtri
 
 from data.errors import InputError
 from data.key import Key
+from scoring.calibration.pools import BestModel
 from scoring.comparison import baselines, compare
-from scoring.pools import BestModel
 from scoring.quantiles import quantile_score
 from scoring.sample import of_mean
 from scoring.significance import EqualWeightedCosine

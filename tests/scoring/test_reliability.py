@@ -8,8 +8,8 @@ from scipy import optimize
 
 from data.errors import InputError
 from data.key import Key
+from scoring.calibration.isotonic import isotonic_regression
 from scoring.events import JointDistribution, joint_distribution
-from scoring.isotonic import isotonic_regression
 from scoring.reliability import (
     consistency_band,
     corp_decomposition,

@@ -1,0 +1,121 @@
+"""Methods that shift quantiles, once and for all, and members with them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, field_validator
+
+from data.channel import channel
+from data.errors import InputError
+from pipelines.calibration.cases import Cases, quantiles_of
+from pipelines.settings import Settings
+from scoring.calibration.conformal import (
+    EACH_CASE,
+    EACH_DATE,
+    ONE_SIDED,
+    SYMMETRIC,
+    ConformalCalibration,
+    Shrinkage,
+)
+from scoring.calibration.conformity import check_reachable
+from scoring.calibration.coupling import map_members
+from scoring.quantiles import STANDARD_LEVELS, check_levels
+
+# What cannot be negative, by standard name.
+NOT_NEGATIVE = (
+    "wind_speed",
+    "specific_humidity",
+    "precipitation_amount",
+    "atmosphere_mass_content_of_water_vapor",
+)
+
+
+class OfQuantiles(Settings):
+    """What methods that shift quantiles share."""
+
+    levels: tuple[float, ...] = STANDARD_LEVELS
+
+    @field_validator("levels")
+    @classmethod
+    def _increasing(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        try:
+            check_levels(levels)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return levels
+
+
+class Conformal(OfQuantiles):
+    """Split conformal quantiles (CQR), for each channel and lead.
+
+    `groups` are further groups: a horizontal dimension such as `latitude` or `site`, and `season`;
+    with `shrinkage`, for so many cases the pool of all of them counts in each.
+    """
+
+    method: Literal["conformal"] = "conformal"
+    output: ClassVar[str] = "quantile"
+    sides: Literal["one", "both"] = "one"
+    counting: Literal["cases", "dates"] = "cases"
+    groups: tuple[str, ...] = ()
+    shrinkage: float | None = Field(None, gt=0)
+
+    def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
+        """See `Method.check`."""
+        unknown = set(self.groups) - set(cells) - {"season"}
+        if unknown:
+            raise InputError(
+                f"groups: {sorted(unknown)[0]!r} is none of {', '.join((*cells, 'season'))}"
+            )
+        apart = () if self.shrinkage else self.groups
+        each = int(np.prod([size for dim, size in cells.items() if dim not in apart]))
+        fewest = int(dates.min()) * (each if self.counting == "cases" else 1)
+        alphas = [min(level, 1 - level) for level in self.levels]
+        factor = 1 if self.sides == "one" else 2
+        alpha = round(factor * min(a for a in alphas), 10)
+        check_reachable(alpha, fewest, f" for {channel}")
+
+    def fit(self, cases: Cases) -> xr.Dataset:
+        """See `Method.fit`."""
+        quantiles, truth = cases.quantiles(self.levels)
+        groups = [dim for dim in truth.dims if dim in self.groups]
+        pooled = tuple(dim for dim in cases.weights.dims if dim not in groups)
+        # Within a group all cells weigh alike unless all of them are pooled.
+        weights = cases.weights if not groups else None
+        fitted = ConformalCalibration.fit(
+            quantiles,
+            truth,
+            ("init_time", *pooled),
+            weights,
+            ONE_SIDED if self.sides == "one" else SYMMETRIC,
+            EACH_CASE if self.counting == "cases" else EACH_DATE,
+            tuple(name for name in self.groups if name == "season"),
+            Shrinkage(self.groups, self.shrinkage) if self.shrinkage and self.groups else None,
+        )
+        return xr.Dataset({"shifts": fitted.shifts.drop_attrs()})
+
+    def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
+        """See `Method.apply`."""
+        quantiles = quantiles_of(members, self.levels)
+        return ConformalCalibration(state["shifts"]).apply(quantiles)
+
+
+class Mapped(Conformal):
+    """Members moved by as much as the conformal quantiles at their ranks; ranks stay."""
+
+    method: Literal["mapping"] = "mapping"
+    output: ClassVar[str] = "number"
+
+    def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
+        """See `Method.apply`."""
+        calibrated = super().apply(state, members)
+        return possible(map_members(members, calibrated))
+
+
+def possible(members: xr.DataArray) -> xr.DataArray:
+    """Members of what cannot be negative are not."""
+    if channel(str(members.name)).standard_name in NOT_NEGATIVE:
+        return members.clip(0.0, keep_attrs=True)
+    return members

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from click.testing import CliRunner
+
+from data.channel import channel
+from data.errors import ConfigurationError, InputError, StoreError
+from data.grid import Grid
+from data.sphere import Sphere
+from pipelines.calibration.commands import METHODS
+from pipelines.calibration.folder import Calibration
+from pipelines.calibration.methods import AnyMethod, method_from, read_method
+from pipelines.calibration.steps import FitSettings, apply, fit, update
+from pipelines.calibration.store import fill_members
+from pipelines.cli import main
+from pipelines.forecasts import open_forecast
+from pipelines.layout import Layout
+from pipelines.validate import validate
+from scoring.calibration.online import OnlineCalibration, calibrate_online
+from scoring.calibration.tracking import QuantileTracking
+from scoring.quantiles import ensemble_quantiles
+
+GRID = Grid("legendre-gauss", 8, 16)
+SPHERE = Sphere(GRID)
+INITS = np.datetime64("2006-01-01", "s") + np.arange(24) * np.timedelta64(1, "D")
+LEADS = (np.arange(1, 4) * np.timedelta64(24, "h")).astype("timedelta64[ns]")
+MEMBERS, FITTED = 8, 16
+MEAN, STD = {"t850": 275.0, "ws10m": 4.0}, {"t850": 6.0, "ws10m": 2.0}
+MEMBER_METHODS = ("mapping", "emos", "member_by_member", "degree_by_degree")
+UNTIL = FitSettings(dates=((None, INITS[FITTED - 1]),))
+MEMBER_COORDINATES = ("number", "checkpoint", "pair")
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with `forecast.zarr`, a store of this program, and `truth.zarr`; overconfident."""
+
+    folder: Path
+
+    @property
+    def forecast(self) -> Path:
+        """24 init times, 8 members, 3 leads, t850 and ws10m; one member is not finished."""
+        return self.folder / "forecast.zarr"
+
+    @property
+    def truth(self) -> Path:
+        """At all valid times."""
+        return self.folder / "truth.zarr"
+
+    def cut(self, folder: Path, dates: int) -> World:
+        """The first dates alone, and truth to the last of them."""
+        with open_forecast([self.forecast]) as forecast:
+            write_store(folder / "forecast.zarr", forecast.isel(init_time=slice(dates)).load())
+        truth = xr.open_zarr(self.truth, consolidated=False).load().drop_encoding()
+        known = truth.sel(time=slice(None, INITS[dates - 1]))
+        known.to_zarr(folder / "truth.zarr", zarr_format=3, consolidated=False)
+        return World(folder)
+
+
+def write_store(path: Path, forecast: xr.Dataset) -> None:
+    names = tuple(map(str, forecast.data_vars))
+    along = xr.Dataset(coords={name: forecast[name].variable for name in MEMBER_COORDINATES})
+    layout = Layout(
+        names,
+        GRID,
+        tuple(forecast.init_time.values.astype("datetime64[s]")),
+        forecast.lead_time.values,
+        along.drop_encoding(),
+        4,
+        False,
+        {"title": "test", "source": "myriadcast test", "fingerprint": "abc"},
+    )
+    fields = (
+        np.stack([forecast[name].values[init] for name in names], 1)
+        for init in range(forecast.sizes["init_time"])
+    )
+    fill_members(path, layout, forecast.completed.values, fields)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    folder = tmp_path_factory.mktemp("calibration")
+    rng = np.random.default_rng(1)
+    times = INITS[0] + np.arange(INITS.size + 4) * np.timedelta64(1, "D")
+    cells = {"latitude": GRID.latitude, "longitude": GRID.longitude}
+    truth = xr.Dataset(coords={"time": times.astype("datetime64[ns]"), **cells})
+    completed = np.ones((INITS.size, MEMBERS), bool)
+    completed[20, 5] = False
+    forecast = xr.Dataset(coords={
+        "init_time": INITS.astype("datetime64[ns]"),
+        "number": ("number", np.arange(MEMBERS, dtype=np.int32)),
+        "lead_time": LEADS,
+        **cells,
+        "checkpoint": ("number", np.arange(MEMBERS, dtype=np.int32) // 4),
+        "pair": ("number", np.full(MEMBERS, -1, np.int32)),
+        "completed": (("init_time", "number"), completed),
+    })  # fmt: skip
+    growth = 0.3 * np.arange(1, 4)[:, None, None]
+    for name in MEAN:
+        observed = MEAN[name] + STD[name] * smooth(rng, times.size)
+        observed = np.maximum(observed, 0.0).astype(np.float32)
+        truth[name] = (("time", "latitude", "longitude"), observed, channel(name).attributes)
+        values = np.empty((INITS.size, MEMBERS, 3, *GRID.shape), np.float32)
+        for init in range(INITS.size):
+            noise = smooth(rng, 3) + 0.5 * smooth(rng, MEMBERS, 3)
+            values[init] = observed[init + 1 : init + 4] + STD[name] * growth * (noise + 0.3)
+        values = np.maximum(values, 0.0)
+        values[~completed] = np.nan
+        dims = ("init_time", "number", "lead_time", "latitude", "longitude")
+        forecast[name] = (dims, values, channel(name).attributes)
+    truth.to_zarr(folder / "truth.zarr", zarr_format=3, consolidated=False)
+    write_store(folder / "forecast.zarr", forecast)
+    return World(folder)
+
+
+def smooth(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Noise that the grid resolves, variance about 1, (*shape, latitude, longitude)."""
+    white = torch.from_numpy(rng.standard_normal((*shape, *GRID.shape)).astype(np.float32))
+    fields = SPHERE.truncate(white).numpy()
+    return fields / fields.std()
+
+
+def truth_of(world: World, name: str, inits: np.ndarray) -> np.ndarray:
+    """(init_time, lead_time, latitude, longitude)"""
+    observed = xr.open_zarr(world.truth, consolidated=False)[name].load()
+    valid = inits.astype("datetime64[ns]")[:, None] + LEADS[None, :]
+    return observed.sel(time=valid.ravel()).values.reshape(*valid.shape, *GRID.shape)
+
+
+@pytest.mark.parametrize("name", MEMBER_METHODS)
+def test_calibrated_members_are_a_store_like_the_raw_one(world, tmp_path, name):
+    done = fit(world.forecast, world.truth, tmp_path / "c", method_from({"method": name}), UNTIL)
+    apply(Calibration.open(tmp_path / "c"), world.forecast, tmp_path / "out.zarr")
+    raw, found = xr.open_zarr(world.forecast), xr.open_zarr(tmp_path / "out.zarr")
+    for key in raw.coords:
+        xr.testing.assert_identical(raw[key].load(), found[key].load())
+    assert list(raw.data_vars) == list(found.data_vars)
+    for key in raw.data_vars:
+        assert raw[key].attrs == found[key].attrs
+        assert raw[key].encoding["shards"] == found[key].encoding["shards"]
+    provenance = json.loads(found.attrs["calibration"])
+    assert provenance["method"]["method"] == name
+    assert provenance["hash"] == done.hash
+    assert len(provenance["fitted_on"]) == FITTED
+    assert found.attrs["fingerprint"] != raw.attrs["fingerprint"]
+    assert not validate(tmp_path / "out.zarr").damages
+    assert float(found.ws10m.min()) >= 0
+
+
+@pytest.mark.parametrize("name", MEMBER_METHODS)
+def test_members_spread_as_far_as_they_err_on_later_dates(world, tmp_path, name):
+    fit(world.forecast, world.truth, tmp_path / "c", method_from({"method": name}), UNTIL)
+    later = [time for time in INITS[FITTED:] if time != INITS[20]]
+    apply(Calibration.open(tmp_path / "c"), world.forecast, tmp_path / "out.zarr", later)
+    ratios = []
+    for path in (world.forecast, tmp_path / "out.zarr"):
+        members = xr.open_zarr(path).t850.sel(init_time=np.array(later, "datetime64[ns]"))
+        error = members.mean("number").values - truth_of(world, "t850", np.array(later))
+        spread = float(members.var("number", ddof=1).mean())
+        ratios.append(np.sqrt((MEMBERS + 1) / MEMBERS * spread / (error**2).mean()))
+    assert ratios[0] < 0.6
+    # Quantiles at r / (M + 1) spread less than draws: 0.86 for 8 members.
+    assert abs(ratios[1] - 1) < 0.22
+
+
+def test_quantiles_cover_later_dates_and_go_to_a_store(world, tmp_path):
+    method = method_from({"method": "conformal", "levels": LEVELS})
+    fit(world.forecast, world.truth, tmp_path / "c", method, UNTIL)
+    apply(Calibration.open(tmp_path / "c"), world.forecast, tmp_path / "out.zarr", INITS[FITTED:])
+    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False)
+    assert found.t850.dims == ("init_time", "quantile", "lead_time", "latitude", "longitude")
+    assert json.loads(found.attrs["calibration"])["method"]["method"] == "conformal"
+    truth = truth_of(world, "t850", INITS[FITTED:])
+    low, high = found.t850.sel(quantile=0.1).values, found.t850.sel(quantile=0.9).values
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert abs(covered - 0.8) < 0.05
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "conformal", "groups": ["latitude", "season"], "shrinkage": 100.0},
+        {"method": "tracking", "groups": ["latitude"]},
+        {"method": "adaptive", "levels": LEVELS},
+        {"method": "degree_by_degree"},
+        {"method": "emos"},
+    ],
+)
+def test_memory_changes_nothing(world, tmp_path, settings):
+    method = method_from(settings)
+    large, small = (FitSettings(("t850",), memory, UNTIL.dates) for memory in (2**28, 1))
+    one = fit(world.forecast, world.truth, tmp_path / "a", method, large)
+    other = fit(world.forecast, world.truth, tmp_path / "b", method, small)
+    for name, value in one.states["t850"].items():
+        wanted = other.states["t850"][name].values
+        if wanted.dtype.kind == "M":
+            np.testing.assert_array_equal(value.values, wanted)
+        else:
+            np.testing.assert_allclose(value.values, wanted, rtol=2e-4, atol=1e-4)
+
+
+def test_learning_day_by_day_is_learning_at_once_and_as_in_real_time(world, tmp_path):
+    settings = {"method": "tracking", "rate": 0.3, "levels": LEVELS}
+    method, first = method_from(settings), 12
+    start = FitSettings(dates=((None, INITS[5]),))
+    early = world.cut(tmp_path / "early", first)
+    daily = fit(world.forecast, world.truth, tmp_path / "daily", method, start)
+    for dates in (7, 8, first):
+        part = world.cut(tmp_path / f"cut{dates}", dates)
+        daily, changed = update(daily, tmp_path / "daily", part.forecast, part.truth)
+        assert changed
+        daily, changed = update(daily, tmp_path / "daily", part.forecast, part.truth)
+        assert not changed
+    batch = fit(world.forecast, world.truth, tmp_path / "batch", method, start)
+    batch, _ = update(batch, tmp_path / "batch", early.forecast, early.truth)
+    xr.testing.assert_allclose(batch.states["t850"], daily.states["t850"])
+    with open_forecast([world.forecast]) as forecast:
+        members = forecast.t850.isel(init_time=slice(first)).load().drop_vars("valid_time")
+    quantiles = ensemble_quantiles(members, LEVELS).astype(np.float32)
+    truth = members.isel(number=0, drop=True).copy(data=truth_of(world, "t850", INITS[:first]))
+    past, new = slice(6), slice(6, None)
+    started = OnlineCalibration.start(
+        QuantileTracking(0.3), quantiles.isel(init_time=past), truth.isel(init_time=past),
+        ("latitude", "longitude"),
+    )  # fmt: skip
+    # What an update learns is not yet in what was issued before it: a moment of latency.
+    latency = np.timedelta64(1, "s")
+    new_quantiles, new_truth = quantiles.isel(init_time=new), truth.isel(init_time=new)
+    issued, _ = calibrate_online(started, new_quantiles, new_truth, latency)
+    apply(daily, early.forecast, tmp_path / "out.zarr", [INITS[first - 1]])
+    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False).t850[0]
+    wanted = issued.isel(init_time=-1).transpose(*found.dims)
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-6)
+
+
+def test_update_fits_again_with_new_dates_and_a_second_one_changes_nothing(world, tmp_path):
+    early = world.cut(tmp_path / "early", 14)
+    method = method_from({"method": "conformal", "levels": LEVELS})
+    first = FitSettings(("t850",), dates=((None, INITS[9]),))
+    before = fit(early.forecast, early.truth, tmp_path / "c", method, first)
+    after, changed = update(before, tmp_path / "c", world.forecast, world.truth)
+    assert changed
+    whole = FitSettings(("t850",))
+    anew = fit(world.forecast, world.truth, tmp_path / "d", method, whole)
+    assert after.hash == anew.hash != before.hash
+    again, changed = update(after, tmp_path / "c", world.forecast, world.truth)
+    assert not changed
+    assert again.hash == after.hash
+    assert len([name for name in os.listdir(tmp_path / "c") if name.startswith("state-")]) == 1
+    later = FitSettings(("t850",), dates=((INITS[15], None),))
+    late = fit(world.forecast, world.truth, tmp_path / "e", method, later)
+    with pytest.raises(InputError, match="needs the old dates"):
+        update(late, tmp_path / "e", early.forecast, early.truth)
+
+
+def test_settings_are_strict(tmp_path):
+    for settings, message in (
+        ({"method": "conformal", "levels": [0.9, 0.1]}, "must increase"),
+        ({"method": "conformal", "levels": [0.0, 0.5]}, r"within \(0, 1\)"),
+        ({"method": "conformal", "levels": [0.1, 0.1, 0.5]}, "must increase"),
+        ({"method": "tracking", "rat": 0.1}, "nearest known key is 'rate'"),
+        ({"method": "magic"}, "magic"),
+        ({}, "method"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            method_from(settings)
+    with pytest.raises(ConfigurationError, match=r"none.yaml: cannot be read"):
+        read_method(tmp_path / "none.yaml")
+    (tmp_path / "m.yaml").write_text("method: emos\n")
+    assert read_method(tmp_path / "m.yaml").method == "emos"
+
+
+def test_too_few_cases_are_refused_with_the_number_before_anything_is_read(world, tmp_path):
+    few = FitSettings(dates=((None, INITS[8]),))
+    for settings, message in (
+        ({"method": "conformal", "counting": "dates"}, "needs at least 39 cases, found 9"),
+        ({"method": "conformal", "groups": ["latitude", "longitude"]}, "at least 39 cases"),
+        ({"method": "tracking", "groups": ["latitude", "longitude"]}, "at least 39 cases"),
+        ({"method": "emos"}, "at least 10 init times"),
+        ({"method": "degree_by_degree"}, "at least 10 init times"),
+        ({"method": "conformal", "groups": ["site"]}, "'site' is none of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(world.forecast, world.truth, tmp_path / "c", method_from(settings), few)
+    none = FitSettings(dates=((np.datetime64("2010-01-01"), None),))
+    with pytest.raises(InputError, match="no init time lies within"):
+        fit(world.forecast, world.truth, tmp_path / "c", method_from({"method": "emos"}), none)
+    unknown = FitSettings(known_by=INITS[2])
+    method = method_from({"method": "conformal"})
+    with pytest.raises(InputError, match="found 0"):
+        fit(world.forecast, world.truth, tmp_path / "c", method, unknown)
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_does_not_fit_is_refused(world, tmp_path):
+    method = method_from({"method": "conformal", "levels": LEVELS})
+    known = FitSettings(("t850",))
+    fitted = fit(world.forecast, world.truth, tmp_path / "c", method, known)
+    with pytest.raises(InputError, match="not fitted for channel 'ws10m', but for t850"):
+        apply(fitted, world.forecast, tmp_path / "o.zarr")
+    both = fit(world.forecast, world.truth, tmp_path / "d", method)
+    with open_forecast([world.forecast]) as forecast:
+        loaded = forecast.load()
+    write_store(tmp_path / "leads.zarr", loaded.isel(lead_time=slice(2)))
+    with pytest.raises(InputError, match="has 2 lead times, 24 to 48 h; the calibration"):
+        apply(both, tmp_path / "leads.zarr", tmp_path / "o.zarr")
+    moved = loaded.assign_coords(longitude=loaded.longitude + 1).drop_vars("valid_time")
+    moved.drop_encoding().to_zarr(tmp_path / "grid.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(InputError, match="lies on another grid: longitude"):
+        apply(both, tmp_path / "grid.zarr", tmp_path / "o.zarr")
+    with pytest.raises(InputError, match="has no forecast of 2010"):
+        apply(both, world.forecast, tmp_path / "o.zarr", [np.datetime64("2010-01-01")])
+    with pytest.raises(StoreError, match="is the forecast itself"):
+        apply(both, world.forecast, world.forecast)
+    with pytest.raises(StoreError, match="was not written by a calibration"):
+        apply(both, world.forecast, tmp_path / "leads.zarr")
+    assert not (tmp_path / "o.zarr").exists()
+
+
+def test_a_damaged_calibration_is_one_clear_error(world, tmp_path):
+    method = method_from({"method": "conformal", "levels": LEVELS})
+    fit(world.forecast, world.truth, tmp_path / "c", method, FitSettings(("t850",)))
+    file = tmp_path / "c" / "calibration.json"
+    whole = file.read_text()
+    for content, message in (
+        (whole[:100], "is damaged"),
+        ("{}", "is damaged"),
+        (whole.replace("calibration 1", "calibration 9"), "expected 'myriadcast calibration 1'"),
+        (whole.replace('"channels"', '"chanels"'), "is damaged"),
+    ):
+        file.write_text(content)
+        with pytest.raises(StoreError, match=message):
+            Calibration.open(tmp_path / "c")
+    file.write_text(whole)
+    chunk = next(path for path in (tmp_path / "c").rglob("shifts/**/*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(StoreError, match="not as it was written"):
+        Calibration.open(tmp_path / "c")
+    with pytest.raises(StoreError, match="no calibration is there"):
+        Calibration.open(tmp_path / "none")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("keep")
+    with pytest.raises(StoreError, match="something that is no calibration"):
+        fit(world.forecast, world.truth, tmp_path / "other", method)
+
+
+def test_the_command_line_fits_applies_and_updates(world, tmp_path):
+    inputs = ["--forecast", str(world.forecast), "--truth", str(world.truth)]
+    folder, output = str(tmp_path / "c"), str(tmp_path / "out.zarr")
+    dates = ["--dates", "2006-01-01/2006-01-06", "--dates", "2006-01-08/2006-01-12"]
+    runner = CliRunner()
+    done = runner.invoke(
+        main, ["calibrate", "fit", "--calibration", folder, *inputs, "--method", "mapping", *dates]
+    )
+    assert done.exit_code == 0, done.output
+    assert "fitted on 11 init times of 2 channels" in done.output
+    done = runner.invoke(
+        main,
+        ["calibrate", "apply", "--calibration", folder, *inputs[:2], "--output", output,
+         "--init-time", "2006-01-20"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert xr.open_zarr(output).sizes["init_time"] == 1
+    for said in ("now ", "nothing is new"):
+        done = runner.invoke(main, ["calibrate", "update", "--calibration", folder, *inputs])
+        assert done.exit_code == 0, done.output
+        assert said in done.output
+    for arguments, code in (
+        (["fit", "--calibration", folder, "--method", "emos"], 2),
+        (["fit", "--calibration", folder, *inputs], 2),
+        (["fit", "--calibration", folder, *inputs, "--method", "emos", "--dates", "now"], 2),
+        (["fit", "--calibration", folder, *inputs, "--settings", "none.yaml"], 4),
+        (["apply", "--calibration", "none", *inputs[:2], "--output", output], 6),
+        (
+            ["fit", "--calibration", folder, *inputs, "--method", "emos", "--dates", "2010-01-01/"],
+            3,
+        ),
+    ):
+        assert runner.invoke(main, ["calibrate", *arguments]).exit_code == code, arguments
+
+
+def test_the_command_line_names_every_method() -> None:
+    kinds = get_args(get_args(AnyMethod)[0])
+    assert {kind.model_fields["method"].default for kind in kinds} == set(METHODS)
