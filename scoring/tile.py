@@ -253,7 +253,7 @@ class Tile:
 
     def ordered(self, positions: np.ndarray) -> np.ndarray:
         """The members at some positions of their order, counted from 0, (cell, position)."""
-        return self.deviations[:, positions].astype(np.float64)
+        return self.padded.take(positions, axis=1, mode="clip").astype(np.float64)
 
     @cached_property
     def parts(self) -> list[tuple[np.ndarray, Tile]]:
