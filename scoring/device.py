@@ -37,7 +37,7 @@ def evaluate_tensor(
         What to evaluate. Those that ask for each member (stratified estimators) fetch them from
         the device.
     forecast : torch.Tensor
-        float32 or float64, members along `dim`.
+        float32 or float64, other types are taken as float64; members along `dim`.
     truth : torch.Tensor
         The shape of `forecast` without `dim`, on the same device.
     dim : int
@@ -60,6 +60,8 @@ def evaluate_tensor(
         If shapes do not fit, a reference is not there, or there are too few members.
     """
     members, references = forecast.movedim(dim, -1), references or {}
+    if members.dtype not in (torch.float32, torch.float64):
+        members = members.double()
     size, cells = members.shape[-1], tuple(members.shape[:-1])
     structure = fitting(structure, size, tuple(truth.shape), cells)
     check_needs(statistics, size, references)
@@ -83,6 +85,8 @@ def _tiles(
 ) -> Iterator[TensorTile]:
     """Cells, (cell, member), as many at a time as the device has room for."""
     beside = {name: values.reshape(len(members), -1) for name, values in references.items()}
+    if not truth.isfinite().all():
+        truth = truth.masked_fill(~truth.isfinite(), torch.nan)  # infinite is missing
     step = max(1, _CELLS_TIMES_MEMBERS // members.shape[1])
     for start in range(0, len(members), step):
         some = slice(start, start + step)
@@ -99,7 +103,7 @@ class TensorTile:
     source : torch.Tensor
         (cell, member)
     target : torch.Tensor
-        (cell,): truth.
+        (cell,): truth, nowhere infinite.
     structure : Structure
         Which members depend on each other.
     references : mapping
@@ -114,8 +118,11 @@ class TensorTile:
 
     @cached_property
     def sorted(self) -> torch.Tensor:
-        """(cell, member): member minus truth, ascending along members."""
-        return (self.source - self.target[:, None]).contiguous().sort(dim=1).values
+        """(cell, member): member minus truth, ascending along members; NaN in cells where a
+        member or the truth is missing or infinite."""
+        ascending = self._less_truth().sort(dim=1).values
+        finite = ascending[:, 0].isfinite() & ascending[:, -1].isfinite()
+        return ascending.masked_fill_(~finite[:, None], torch.nan)
 
     @property
     def size(self) -> int:
@@ -129,8 +136,8 @@ class TensorTile:
 
     @property
     def missing(self) -> np.ndarray:
-        """Whether a member or the truth is, (cell,)."""
-        return self.sorted[:, -1].isnan().cpu().numpy()
+        """Whether a member or the truth is missing or infinite, (cell,)."""
+        return self.sorted[:, 0].isnan().cpu().numpy()
 
     @cached_property
     def deviations(self) -> np.ndarray:
@@ -144,8 +151,10 @@ class TensorTile:
 
     @property
     def centred(self) -> np.ndarray:
-        """Member minus truth in the members' own order, (cell, member), off the device."""
-        return (self.source - self.target[:, None]).cpu().numpy()
+        """Member minus truth in the members' own order, (cell, member), off the device; NaN in
+        cells that are missing."""
+        missing = self.sorted[:, :1].isnan()
+        return self._less_truth().masked_fill_(missing, torch.nan).cpu().numpy()
 
     @cached_property
     def mean_error(self) -> np.ndarray:
@@ -185,7 +194,7 @@ class TensorTile:
         """Cells with the same members there, and the tile of these members; others have none."""
         if not self.missing.any():
             return [(np.arange(len(self.target)), self)]
-        present = (~self.source.isnan() & ~self.target.isnan()[:, None]).cpu().numpy()
+        present = (self.source.isfinite() & ~self.target.isnan()[:, None]).cpu().numpy()
         # Which ones are missing matters only where members depend on each other.
         kinds = present if self.structure.dependent else present.sum(axis=1, keepdims=True)
         _, first, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
@@ -193,6 +202,11 @@ class TensorTile:
         return [
             (cells, self._of(cells, present[cells])) for cells in groups if present[cells[0]].any()
         ]
+
+    def _less_truth(self) -> torch.Tensor:
+        """(cell, member), a new tensor: in the wider of their precisions before it is rounded to
+        that of the members."""
+        return (self.source - self.target[:, None]).to(self.source.dtype).contiguous()
 
     def _of(self, cells: np.ndarray, present: np.ndarray) -> TensorTile:
         """The tile of these cells with the members present, (cell, member), as many in each."""

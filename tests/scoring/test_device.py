@@ -7,10 +7,11 @@ from scoring import moments
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS
 from scoring.device import evaluate_tensor
 from scoring.extremes import DISCRETE, EXACT, ExtremeForecastIndex, ShiftOfTails
+from scoring.members import BestMemberError, Gain
 from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
 from scoring.quantiles import IntervalHits, Quantiles
 from scoring.rank import Outlier, Rank, RankHistogram
-from scoring.statistic import OMIT, evaluate_arrays
+from scoring.statistic import OMIT, PROPAGATE, evaluate_arrays
 from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure
 from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
@@ -84,6 +85,79 @@ def test_missing_members_are_left_out_like_those_of_an_array(device, pairs):
         np.testing.assert_allclose(
             found[statistic].cpu(), values, rtol=1e-10, atol=1e-10, err_msg=statistic.key
         )
+
+
+def with_infinite(dtype):
+    """Members and truth that are infinite or missing in some cells."""
+    rng = np.random.default_rng(3)
+    forecast, truth = rng.normal(size=(20, 40)).astype(dtype), rng.normal(size=40).astype(dtype)
+    forecast[3, :10], forecast[7:12, 5:15] = np.inf, -np.inf
+    forecast[4, 8:12], forecast[:19, 20], forecast[:, 21] = np.nan, -np.inf, np.inf
+    truth[22:24] = np.inf, -np.inf
+    return forecast, truth
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT], ids=["propagate", "omit"])
+@pytest.mark.parametrize("pairs", [np.full(20, -1), np.arange(20) // 2], ids=["alone", "pairs"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_infinite_members_and_truth_are_missing_like_those_of_an_array(
+    device, missing, pairs, dtype
+):
+    forecast, truth = with_infinite(dtype)
+    structure = Structure(np.repeat([0, 1], 10), pairs)
+    climate = np.sort(np.random.default_rng(4).normal(size=(40, 2)), axis=-1).astype(dtype)
+    statistics = (
+        CRPS(FAIR), CRPS(STRATIFIED), CRPS(STANDARD), moments.EnsembleMean(), moments.Variance(),
+        Rank(), Exceedance(TAIL), ThresholdWeightedCRPS(Above(EVENTS), STRATIFIED), Quantiles(),
+        BestMemberError((1, 2)), Gain(),
+    )  # fmt: skip
+    expected = evaluate_arrays(
+        statistics, forecast, truth, 0, structure, missing, references={TAIL: climate}
+    )
+    found = evaluate_tensor(
+        statistics, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device),
+        0, structure, missing, {TAIL: torch.from_numpy(climate)},
+    )  # fmt: skip
+    digits = 1e-5 if dtype == np.float32 else 1e-10
+    assert np.isfinite(expected[CRPS(STANDARD)]).sum() == (21 if missing == PROPAGATE else 37)
+    for statistic, values in expected.items():
+        np.testing.assert_allclose(
+            found[statistic].cpu(), values, rtol=digits, atol=digits, err_msg=statistic.key
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT], ids=["propagate", "omit"])
+def test_a_truth_in_double_precision_is_not_rounded_before_it_is_subtracted(device, missing):
+    rng = np.random.default_rng(5)
+    truth = rng.normal(54_000, 1e-3, 30)  # a rounded one is off by 2e-3
+    event = Constants((54_000.0,))  # as many members are
+    forecast = (truth + rng.normal(0, 1e-3, (12, 30))).astype(np.float32)
+    forecast[2, :4] = np.nan
+    statistics = (
+        CRPS(FAIR), CRPS(STRATIFIED), moments.EnsembleMean(), Rank(), Quantiles(),
+        ThresholdWeightedCRPS(Above(event)), Exceedance(event), BrierScore(event),
+    )  # fmt: skip
+    expected = evaluate_arrays(statistics, forecast, truth, 0, missing=missing)
+    found = evaluate_tensor(
+        statistics, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device),
+        missing=missing,
+    )  # fmt: skip
+    wide = evaluate_arrays((CRPS(FAIR),), forecast.astype(float), truth, 0, missing=missing)
+    np.testing.assert_allclose(found[CRPS(FAIR)].cpu(), wide[CRPS(FAIR)], rtol=1e-5)
+    for statistic, values in expected.items():
+        np.testing.assert_allclose(
+            found[statistic].cpu(), values, rtol=1e-6, atol=1e-9, err_msg=statistic.key
+        )
+
+
+def test_members_in_another_precision_are_taken_as_doubles():
+    rng = np.random.default_rng(6)
+    forecast, truth = rng.normal(size=(9, 30)).astype(np.float16), rng.normal(size=30)
+    expected = evaluate_arrays((CRPS(),), forecast, truth, 0)[CRPS()]
+    found = evaluate_tensor((CRPS(),), torch.from_numpy(forecast), torch.from_numpy(truth))[CRPS()]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_cells_in_several_pieces_are_the_same(monkeypatch):
