@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pipelines.report.sections import Findings
-from pipelines.report.summary import columns, groups
+from pipelines.report.summary import summary_table
 
 
 def summary_text(findings: Findings) -> str:
     """Channel by lead: the same columns and rows as the report's table, aligned."""
-    table = columns(findings)
+    table = summary_table(findings)
     lines = [
-        ["", "", *(column.heading for column in table)],
-        ["channel", "lead", *(column.note for column in table)],
+        ["", "", *(column.heading for column in table.columns)],
+        ["channel", "lead", *(column.note for column in table.columns)],
     ]
-    for group in groups(findings, table):
+    for group in table.groups:
         for place, row in enumerate(group.rows):
             name = f"{group.channel}, {group.units}" if place == 0 else ""
             lines.append([name, row.lead, *(cell.text for cell in row.cells)])

@@ -18,7 +18,7 @@ import xarray as xr
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 ROLES = (
     "ink",
@@ -123,10 +123,7 @@ def lead_panel(
     with mpl.rc_context(_STYLE):
         figure, axes = _panel()
         _draw_lines(axes, lead_times, lines)
-        if level is not None:
-            axes.axhline(level, color=_COLOURS["ink"], linewidth=0.9)
-        highest = axes.get_ylim()[1]
-        axes.set_ylim(0, highest if level is None else np.clip(highest, 1.5 * level, 3 * level))
+        _from_zero(axes, level)
         return _svg(figure, alt)
 
 
@@ -205,6 +202,72 @@ def reliability_panel(
         return _svg(figure, alt)
 
 
+def event_panel(
+    probabilities: np.ndarray, events: Sequence[tuple[str, np.ndarray, np.ndarray]], alt: str
+) -> Markup:
+    """How often events happened when each probability was forecast, with the diagonal.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray
+        (probability,)
+    events : sequence of (str, numpy.ndarray, numpy.ndarray)
+        Role, share of cases with the event and share of all cases that had this forecast,
+        (probability,) each; NaN where a probability was never forecast. The area of a point is
+        its share of the cases.
+    alt : str
+        What the panel shows.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panel()
+        axes.plot([0, 1], [0, 1], color=_COLOURS["ink"], linewidth=0.9)
+        for role, observed, frequency in events:
+            there = np.isfinite(observed)
+            places, shares = probabilities[there], observed[there]
+            axes.plot(places, shares, color=_COLOURS[role], linewidth=1.4)
+            axes.scatter(places, shares, 3 + 150 * frequency[there], color=_COLOURS[role],
+                         alpha=0.55, linewidths=0, clip_on=False)  # fmt: skip
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability forecast")
+        return _svg(figure, alt)
+
+
+def label_panel(
+    name: str, labels: np.ndarray, lines: Sequence[Line], alt: str, level: float | None = None
+) -> Markup:
+    """Curves against something other than lead time, on a logarithmic axis; values start at 0.
+
+    Parameters
+    ----------
+    name : str
+        What the labels are, written below them.
+    labels : numpy.ndarray
+        (label,), positive.
+    lines : sequence of Line
+        Their values are (label,).
+    alt : str
+        What the panel shows.
+    level : float or None
+        As of `lead_panel`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panel()
+        marker = "o" if len(labels) <= 12 else None
+        for line in lines:
+            axes.plot(labels, line.values, color=_COLOURS[line.role], marker=marker, markersize=3,
+                      linestyle=_DASHES[line.dash], linewidth=1.7)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+        if marker:
+            axes.set_xticks(labels)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(name)
+        _from_zero(axes, level)
+        return _svg(figure, alt)
+
+
 def rank_panel(shares: Sequence[tuple[str, np.ndarray]], alt: str) -> Markup:
     """Rank histograms as outlines, each relative to a flat one.
 
@@ -276,6 +339,15 @@ def _draw_lines(axes: Axes, lead_times: np.ndarray, lines: Sequence[Line]) -> No
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"lead time ({name}s)")
+
+
+def _from_zero(axes: Axes, level: float | None) -> None:
+    """Values from 0 on; with a level marked, up to three times it."""
+    highest = axes.get_ylim()[1]
+    if level is not None:
+        axes.axhline(level, color=_COLOURS["ink"], linewidth=0.9)
+        highest = np.clip(highest, 1.5 * level, 3 * level)
+    axes.set_ylim(0, highest)
 
 
 def _draw_map(

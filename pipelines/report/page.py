@@ -18,6 +18,7 @@ from data.source import Source
 from data.state import to_dataset
 from pipelines.labels import open_labelled, replace_whole
 from pipelines.report.calibration import where_section, width_section
+from pipelines.report.families import family_sections
 from pipelines.report.figures import lead_unit
 from pipelines.report.sections import (
     Findings,
@@ -30,7 +31,7 @@ from pipelines.report.sections import (
     ratio_section,
     spread_section,
 )
-from pipelines.report.summary import columns, groups, tiles
+from pipelines.report.summary import summary_table, tiles
 from pipelines.score_table import headline
 from scoring.sums import Sums
 
@@ -106,18 +107,13 @@ def render(findings: Findings, forecast: xr.Dataset | None, truth: Source | None
         lstrip_blocks=True,
     )
     attributes = {} if forecast is None else forecast.attrs
-    table = columns(findings)
     return environment.get_template("report.html.jinja").render(
         title=attributes.get("title", "Ensemble forecast"),
         lede=_lede(findings),
         facts=list(_facts(findings, forecast)),
         tiles=tiles(findings),
-        table={
-            "columns": table,
-            "groups": groups(findings, table),
-            "text": _table_text(findings),
-            "notes": findings.notes,
-        },
+        summary=Section("summary", "Summary", _table_text(findings), table=summary_table(findings)),
+        notes=findings.notes,
         sections=list(_sections(findings, forecast, truth)),
         provenance=list(_provenance(findings, attributes)),
         configuration=_configuration(attributes),
@@ -131,6 +127,7 @@ def _sections(
     yield spread_section(findings)
     yield ratio_section(findings)
     yield rank_section(findings)
+    yield from family_sections(findings)
     yield coverage_section(findings)
     yield width_section(findings)
     yield where_section(findings)

@@ -18,6 +18,7 @@ from pipelines.report.figures import (
     map_panels,
     rank_panel,
 )
+from pipelines.report.table import Table
 
 # Forecasts as they are drawn, the most important last: role, dash, legend.
 _FORECASTS = {
@@ -127,6 +128,8 @@ class Section:
         Role, dash and label of each kind of curve.
     panels : tuple of Panel
         The drawings.
+    table : Table or None
+        Shown before them.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Section:
     text: str
     legend: tuple[tuple[str, str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
+    table: Table | None = None
 
 
 def raised(units: str) -> str:

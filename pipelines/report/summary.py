@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from data.channel import channel as channel_named
 from data.errors import InputError
 from pipelines.report.sections import Findings, chosen_leads, lead_labels
+from pipelines.report.table import Column, Group, Row, Table, cell_of, fitting_decimals
 
 _INTERVAL = 0.9
 _REFERENCES = ("climatology", "control", "persistence")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table.
-
-    Attributes
-    ----------
-    heading, note : str
-        What it holds, and of which forecast or by which estimator.
-    curve : callable
-        From a channel's name to values, (lead_time,), or None where there are none.
-    decimals : int or None
-        Digits after the point; None takes what the channel's CRPS asks for.
-    """
-
-    heading: str
-    note: str
-    curve: Callable[[str], np.ndarray | None]
-    decimals: int | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number as printed, and in full."""
-
-    text: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """The cells of one lead; `best` where the ensemble's CRPS is below all references'."""
-
-    lead: str
-    cells: tuple[Cell, ...]
-    best: bool
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one channel."""
-
-    channel: str
-    long_name: str
-    units: str
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +25,8 @@ class Tile:
     label: str
 
 
-def columns(findings: Findings) -> tuple[Column, ...]:
-    """The table's columns; those that no channel has are left out."""
+def _columns(findings: Findings) -> tuple[Column, ...]:
+    """The table's columns."""
 
     def score(name: str, forecast: str) -> Callable[[str], np.ndarray | None]:
         return lambda channel: findings.curve(name, forecast, channel)
@@ -80,7 +35,7 @@ def columns(findings: Findings) -> tuple[Column, ...]:
         return lambda channel: findings.covered(stage, channel, _INTERVAL)
 
     interval = f"{_INTERVAL:.0%} interval"
-    table = (
+    return (
         Column("CRPS", f"ensemble, {findings.estimator('ensemble')}", score("crps", "ensemble")),
         Column("CRPS", f"climatology, {findings.estimator('climatology')}",
                score("crps", "climatology")),
@@ -90,28 +45,52 @@ def columns(findings: Findings) -> tuple[Column, ...]:
         Column(interval, "covers, raw", covered("before"), 2),
         Column(interval, "covers, calibrated", covered("after"), 2),
     )  # fmt: skip
-    channels = findings.channels
-    return tuple(column for column in table if any(column.curve(c) is not None for c in channels))
 
 
-def groups(findings: Findings, table: tuple[Column, ...]) -> tuple[Group, ...]:
-    """The table's rows, a few leads of every channel."""
-    leads = chosen_leads(findings.lead_times)
+def summary_table(findings: Findings) -> Table:
+    """The table; its best rows are those where the ensemble's CRPS is below all references'."""
+    return table_of(findings, _columns(findings), partial(_beats_all, findings))
+
+
+def table_of(
+    findings: Findings, shown: Sequence[Column], best: Callable[[str, int], bool]
+) -> Table:
+    """A few leads of every channel.
+
+    Parameters
+    ----------
+    findings : Findings
+        With the channels, their units and the leads.
+    shown : sequence of Column
+        What to show; what no channel has is left out.
+    best : callable
+        From a channel's name and the position of a lead to whether its row is worth a mark.
+    """
+    channels, leads = findings.channels, chosen_leads(findings.lead_times)
+    shown = tuple(one for one in shown if any(one.curve(name) is not None for name in channels))
     labels = lead_labels(findings.lead_times[leads])
     found = []
-    for name in findings.channels:
-        curves = [column.curve(name) for column in table]
-        decimals = _decimals(next((one for one in curves if one is not None), None), leads)
+    for name in channels:
+        curves = [column.curve(name) for column in shown]
+        digits = _digits(shown, curves, leads)
         rows = []
         for lead, label in zip(leads, labels, strict=True):
-            best = _beats_all(findings, name, lead)
-            cells = [
-                _cell(curve, lead, decimals if column.decimals is None else column.decimals)
-                for column, curve in zip(table, curves, strict=True)
-            ]
-            rows.append(Row(label, tuple(cells), best))
+            cells = [cell_of(*each, lead) for each in zip(curves, digits, strict=True)]
+            rows.append(Row(label, tuple(cells), best(name, lead)))
         found.append(Group(name, _long_name(name), findings.units(name), tuple(rows)))
-    return tuple(found)
+    return Table(shown, tuple(found))
+
+
+def _digits(
+    shown: Sequence[Column], curves: Sequence[np.ndarray | None], leads: np.ndarray
+) -> list[int]:
+    """Digits after the point of each column."""
+    fitting = [0 if curve is None else fitting_decimals(curve, leads) for curve in curves]
+    first = next((fit for fit, curve in zip(fitting, curves, strict=True) if curve is not None), 0)
+    return [
+        max(first, fit) if column.decimals is None else column.decimals
+        for column, fit in zip(shown, fitting, strict=True)
+    ]
 
 
 def tiles(findings: Findings) -> tuple[Tile, ...]:
@@ -173,18 +152,6 @@ def _beats_all(findings: Findings, channel: str, lead: int) -> bool:
     return bool(known) and bool(ensemble < min(known))
 
 
-def _cell(curve: np.ndarray | None, lead: int, decimals: int) -> Cell:
-    value = np.nan if curve is None else float(curve[lead])
-    return Cell(f"{value:,.{decimals}f}" if np.isfinite(value) else "–", value)
-
-
-def _decimals(curve: np.ndarray | None, leads: np.ndarray) -> int:
-    """Digits after the point that show the smallest value with two or three digits."""
-    values = np.array([]) if curve is None else np.abs(curve[leads])
-    values = values[np.isfinite(values) & (values > 0)]
-    return 2 if len(values) == 0 else int(np.clip(2 - np.floor(np.log10(values.max())), 0, 9))
-
-
 def _span(values: list[float], form: str) -> str:
     low, high = format(min(values), form), format(max(values), form)
     return low if low == high else f"{low} to {high}"
@@ -196,20 +163,3 @@ def _long_name(channel: str) -> str:
         return channel_named(channel).long_name
     except InputError:
         return ""
-
-
-def table_text(findings: Findings) -> str:
-    """The table for a terminal: one line for each channel and lead."""
-    table = columns(findings)
-    lines = [
-        ["channel", *(column.heading for column in table)],
-        ["and lead", *(column.note for column in table)],
-    ]
-    for group in groups(findings, table):
-        lines.append([f"{group.channel} {group.units}", *("" for _ in table)])
-        lines += [[f"  {row.lead}", *(cell.text for cell in row.cells)] for row in group.rows]
-    widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )

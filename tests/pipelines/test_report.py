@@ -13,9 +13,11 @@ from data.channel import channel
 from data.errors import StoreError
 from data.grid import Grid
 from data.source import Source, open_source
-from pipelines.report.page import write_report
+from pipelines.families import FAMILIES
+from pipelines.report.page import read_findings, write_report
 from pipelines.report.sections import Findings, chosen_leads
-from pipelines.report.summary import table_text
+from pipelines.score import ScoreSettings, score
+from pipelines.summary import summary_text
 
 CHANNELS = ("u500", "z500", "t850")
 FORECASTS = ("ensemble", "control", "climatology", "persistence")
@@ -134,25 +136,29 @@ def full() -> Findings:
 
 
 class Page(HTMLParser):
-    """What a browser would find: tags, attributes, text by tag, and the numbers of the table."""
+    """What a browser would find: tags, attributes, text by tag, and the numbers of each section's
+    table."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: dict[str, str] = {}
-        self.numbers: dict[str, list[float]] = {}
+        self.tables: dict[str, dict[str, list[float]]] = {}
         self._open: list[str] = []
-        self._channel = ""
+        self._section, self._channel = "", ""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.append((tag, attributes))
         self._open.append(tag)
+        if tag == "section":
+            self._section = attributes["id"]
         if tag == "tbody":
             self._channel = attributes["data-channel"]
         if tag == "data":
-            self.numbers.setdefault(self._channel, []).append(float(attributes["value"]))
+            numbers = self.tables.setdefault(self._section, {}).setdefault(self._channel, [])
+            numbers.append(float(attributes["value"]))
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -164,6 +170,14 @@ class Page(HTMLParser):
     def handle_data(self, data):
         tag = self._open[-1] if self._open else ""
         self.text[tag] = self.text.get(tag, "") + data
+
+    @property
+    def numbers(self):
+        return self.tables["summary"]
+
+    @property
+    def sections(self):
+        return {attributes["id"] for attributes in self.named("section")}
 
     def named(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -238,8 +252,8 @@ def test_best_rows_are_those_where_the_ensemble_beats_every_reference(page):
 
 
 def test_terminal_shows_the_numbers_of_the_page(page):
-    lines = [line.split() for line in table_text(full()).splitlines()]
-    rows = [line[2:] for line in lines if line[0] == "day"]
+    lines = [line.split() for line in summary_text(full()).splitlines()]
+    rows = [line[line.index("day") + 2 :] for line in lines if "day" in line]
     shown = [text.replace(",", "") for row in rows for text in row]
     printed = page.text["data"]
     assert len(rows) == len(CHANNELS) * len(chosen_leads(LEADS))
@@ -287,6 +301,120 @@ def test_folder_at_the_target_is_an_error_and_stays(tmp_path):
     with pytest.raises(StoreError, match="is a folder"):
         write_report(tmp_path, Findings(scores().isel(channel=[0])))
     assert (tmp_path / "kept").exists()
+
+
+OF_FAMILIES = {
+    "decomposition": ("more-scores", ("crps_reliability", "crps_potential")),
+    "energy": ("more-scores", ("energy_score",)),
+    "events": ("events", (
+        "brier", "miscalibration", "discrimination", "uncertainty", "reliability_frequency",
+        "reliability_observed", "reliability_calibrated", "roc_area", "relative_economic_value",
+    )),
+    "extremes": ("more-scores", ("crps_above_90", "crps_below_10")),
+    "indices": ("events", ("efi", "efi_ecmwf", "shift_of_tails")),
+    "gaussian": ("more-scores", ("crps_gaussian",)),
+    "intervals": ("more-scores", ("quantile_score", "interval_score", "wis")),
+    "members": ("members", ("expected_outlier", "best_member_error", "gain")),
+    "spectra": ("spectra", (
+        "power_members", "power_mean", "power_truth", "power_ratio_members", "power_ratio_mean",
+        "spectral_spread_skill",
+    )),
+}  # fmt: skip
+SECTIONS = {section for section, _ in OF_FAMILIES.values()}
+
+
+@pytest.fixture(scope="module")
+def with_families(verified, tmp_path_factory) -> xr.Dataset:
+    """What `myriad score` writes of one region with every family."""
+    folder = tmp_path_factory.mktemp("families")
+    store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    whole = store.isel(init_time=np.flatnonzero(store.completed.all("number")))
+    whole.to_zarr(folder / "forecast.zarr", zarr_format=3, consolidated=False)
+    settings = ScoreSettings(families=tuple(FAMILIES))
+    score(folder / "forecast.zarr", verified.truth, folder, verified.climatology, settings=settings)
+    return read_findings(folder).scores
+
+
+def only(scores: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+    """These scores of families beside the usual ones."""
+    others = {name for _, added in OF_FAMILIES.values() for name in added} - set(names)
+    kept = scores.drop_vars(others)
+    return kept.drop_dims(set(kept.dims) - {dim for name in kept for dim in kept[name].dims})
+
+
+def page_of(scores: xr.Dataset, folder: Path) -> Page:
+    return Page(write_report(folder / "report.html", Findings(scores)))
+
+
+def test_every_family_has_its_place(with_families, tmp_path):
+    assert {name for _, added in OF_FAMILIES.values() for name in added} < set(with_families)
+    page, channels = page_of(with_families, tmp_path), len(with_families.channel)
+    assert page.sections > SECTIONS
+    names = [drawing["aria-label"] for drawing in page.named("svg")]
+    # Reliability, economic value, power, spread-skill by degree, outliers by size.
+    for beginning in (
+        "Reliability of",
+        "Relative economic",
+        "power /",
+        "spread-skill by",
+        "outliers",
+    ):
+        assert sum(name.startswith(beginning) for name in names) == channels, beginning
+    assert len(set(names)) == len(names)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+def test_tables_of_families_hold_the_scores(with_families, tmp_path):
+    page = page_of(with_families, tmp_path)
+    for name in with_families.channel.values:
+        here = with_families.sel(forecast="ensemble", channel=name)
+        here = here.isel(lead_time=chosen_leads(here.lead_time.values))
+        upper, lower = here.sel(climate_quantile=0.9), here.sel(climate_quantile=0.1)
+        eight = here.sel(size=8)
+        for section, columns in {
+            "more-scores": (here.crps, here.crps_reliability, here.crps_potential,
+                            here.crps_gaussian, upper.crps_above_90, lower.crps_below_10,
+                            here.wis, here.energy_score),
+            "events": (upper.brier, upper.miscalibration, upper.discrimination, upper.uncertainty,
+                       upper.roc_area, here.efi, here.shift_of_tails),
+            "members": (here.best_member_error.sel(size=2), eight.best_member_error,
+                        eight.expected_outlier, here.gain),
+        }.items():  # fmt: skip
+            expected = np.stack([column.values for column in columns], axis=1)
+            found = page.tables[section][name]
+            np.testing.assert_array_equal(found, expected.ravel(), err_msg=section)
+
+
+@pytest.mark.parametrize("family", OF_FAMILIES)
+def test_a_family_alone_brings_its_section_alone(with_families, family, tmp_path):
+    section, names = OF_FAMILIES[family]
+    page = page_of(only(with_families, names).isel(channel=[0]), tmp_path)
+    assert page.sections & SECTIONS == {section}
+
+
+def test_without_families_there_is_nothing_of_them(with_families, tmp_path):
+    page = page_of(only(with_families, ()).isel(channel=[0]), tmp_path)
+    assert not page.sections & SECTIONS
+    assert set(page.tables) == {"summary"}
+
+
+def test_scores_that_a_region_has_not_are_left_out(with_families, tmp_path):
+    spectra = OF_FAMILIES["spectra"][1]
+    missing = with_families[list(spectra)] * np.nan
+    page = page_of(with_families.assign(missing).isel(channel=[0]), tmp_path)
+    assert page.sections & SECTIONS == SECTIONS - {"spectra"}
+
+
+def test_what_families_say_of_themselves_stays_text(with_families, tmp_path):
+    marked = with_families.isel(channel=[0]).assign_coords(channel=["<b>x</b>"])
+    marked.gain.attrs["estimator"] = "<i>null</i>"
+    marked.crps_estimator.values[:] = "<u>fair</u>"
+    page = page_of(marked, tmp_path)
+    assert "<i>null</i>" in page.text["p"]
+    assert "<u>fair</u>" in page.text["small"]
+    assert "<b>x</b>" in page.text["b"]
+    assert not page.named("u")
 
 
 @pytest.mark.slow
