@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import psutil
 
 from data.key import Key
 from pipelines.clusters import local_processes
@@ -254,19 +256,32 @@ class Sleep:
 
 
 def overhead(workers: int, count: int) -> None:
-    """Print what the scheduler costs for each unit, as units get shorter."""
+    """Print what it costs to have a unit done, as units get shorter."""
     for seconds in (0.2, 0.05, 0.0):
         units = [Unit(0, block, tuple(range(8)), 0, "") for block in range(count)]
         outcomes = local_processes(workers).outcomes(Sleep(seconds), units, Patience())
         for _ in zip(range(2 * workers), outcomes, strict=False):
             pass  # processes have started
-        started, computed = time.perf_counter(), time.process_time()
-        done = sum(1 for _ in outcomes)
-        wall = (time.perf_counter() - started) / done
-        computed = (time.process_time() - computed) / done
-        print(f"units of {seconds * 1e3:5.0f} ms on {workers} workers: {wall * 1e3:7.2f} ms each, "
-              f"{(wall - seconds / workers) * 1e3:6.2f} ms more than their share of sleep; "
-              f"scheduler computed {computed * 1e3:5.2f} ms each", flush=True)  # fmt: skip
+        measured = count - 4 * workers  # the last ones do not wait in a window
+        started, driver, others = time.perf_counter(), time.process_time(), children_time()
+        for _ in zip(range(measured), outcomes, strict=False):
+            pass
+        spent = [time.perf_counter() - started, time.process_time() - driver]
+        wall, driver, others = [
+            1e3 * one / measured for one in (*spent, children_time() - others)
+        ]  # fmt: skip
+        print(f"units of {seconds * 1e3:5.0f} ms on {workers} workers: {wall:7.2f} ms each, "
+              f"{wall - 1e3 * seconds / workers:6.2f} ms more than their share of sleep; computed "
+              f"{driver:5.2f} ms each by the scheduler, {others:5.2f} ms by the workers; "
+              f"load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+        for _ in outcomes:
+            pass
+
+
+def children_time() -> float:
+    """Seconds that processes below this one have computed."""
+    below = psutil.Process().children(recursive=True)
+    return sum(sum(process.cpu_times()[:2]) for process in below)
 
 
 def main() -> None:

@@ -45,6 +45,11 @@ CONFIGURATION = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.comm.timeouts.connect": "60s",
+    # What nobody looks at: samples of stacks 100 times a second, which take turns with the
+    # computing thread, the lag of event loops 50 times, and figures of disks.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.disk": False,
     "distributed.logging.distributed": "error",
     # Dask's default trims freed memory at once. A network frees its fields at every step, and to
     # fetch them back from the system, page by page, takes as long as its arithmetic.
