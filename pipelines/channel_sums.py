@@ -21,10 +21,15 @@ from scoring.moments import (
     SquaredError,
     SquaredForecast,
     SquaredTruth,
+    UnbiasedSquaredError,
+    Variance,
 )
 from scoring.statistic import PROPAGATE, Statistic, evaluate_arrays
 
-_OF_AREA_MEANS = (OfAreaMean(ExpectedSquaredError()), OfAreaMean(SquaredError()))
+_OF_AREA_MEANS = tuple(
+    OfAreaMean(statistic)
+    for statistic in (ExpectedSquaredError(), SquaredError(), Variance(), UnbiasedSquaredError())
+)
 
 
 @dataclass(frozen=True)

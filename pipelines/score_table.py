@@ -28,7 +28,8 @@ _ENSEMBLE_CRPS = (known.CRPS_STRATIFIED, known.CRPS_FAIR)
 _SCORES = (
     known.CRPS_FAIR, known.CRPS_STANDARD, known.CRPS_STRATIFIED, known.MAE, known.RMSE,
     known.BIAS, known.SPREAD, known.SPREAD_SKILL, known.SPREAD_SKILL_UNBIASED,
-    known.SPREAD_SKILL_AREA_MEAN, known.ACC, known.OUTLIER_RATE, known.COVERAGE, known.CRPS_BOUND,
+    known.SPREAD_SKILL_AREA_MEAN, known.SPREAD_SKILL_UNBIASED_AREA_MEAN, known.ACC,
+    known.OUTLIER_RATE, known.COVERAGE, known.CRPS_BOUND,
 )  # fmt: skip
 _DIMENSIONS = ("forecast", "channel", "region", "lead_time")
 

@@ -131,6 +131,12 @@ SPREAD_SKILL_AREA_MEAN = Score(
     (OfAreaMean(ExpectedSquaredError()), OfAreaMean(SquaredError())),
     _ratio_of_roots,
 )
+SPREAD_SKILL_UNBIASED_AREA_MEAN = Score(
+    "spread_skill_unbiased_area_mean",
+    "sqrt(mean variance / mean[(mean - truth)^2 - variance/M]), of area means",
+    (OfAreaMean(Variance()), OfAreaMean(UnbiasedSquaredError())),
+    _ratio_of_roots,
+)
 ACC = Score(
     "acc",
     "uncentred, of the ensemble mean, products pooled over dates",

@@ -57,6 +57,41 @@ def test_scores_are_area_means_of_the_plain_definitions(verified, result):
     assert found == pytest.approx((cells * AREA).sum(), rel=1e-5)
 
 
+def test_ratios_and_roots_are_those_of_the_plain_definitions_over_dates(verified, result):
+    found = result.scores.sel(forecast="ensemble", channel="z500", region="globe")
+    for name, expected in _plain_ratios(verified, 2).items():
+        assert float(found[name].isel(lead_time=2)) == pytest.approx(expected, rel=1e-5), name
+
+
+def _plain_ratios(verified, lead: int) -> dict[str, float]:
+    """Of cells and of area means, over the init times with this lead."""
+    cells, areas = [], []
+    for init in range(6):
+        members, observed = pair(verified, "z500", init, lead)
+        means = [(field * AREA).sum() for field in (*members, observed)]
+        areas.append(_moments(np.array(means[:-1]), means[-1]))
+        cells.append([(each * AREA).sum() for each in _moments(members, observed)])
+    variance, expected, error, unbiased, bias = np.mean(cells, axis=0)
+    of_area = np.mean(areas, axis=0)
+    return {
+        "spread": np.sqrt(variance),
+        "rmse": np.sqrt(error),
+        "bias": bias,
+        "spread_skill": np.sqrt(expected / error),
+        "spread_skill_unbiased": np.sqrt(variance / unbiased),
+        "spread_skill_area_mean": np.sqrt(of_area[1] / of_area[2]),
+        "spread_skill_unbiased_area_mean": np.sqrt(of_area[0] / of_area[3]),
+    }
+
+
+def _moments(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Variance, what the error should be, the squared error of the mean, the same without what
+    the number of members adds, and the error."""
+    size, variance = len(members), members.var(axis=0, ddof=1)
+    error = members.mean(axis=0) - truth
+    return variance, (size + 1) / size * variance, error**2, error**2 - variance / size, error
+
+
 def test_headline_crps_names_its_estimator(result):
     scores = result.scores
     named = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))

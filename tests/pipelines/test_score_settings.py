@@ -65,7 +65,8 @@ def test_a_mask_is_a_weight(verified, tmp_path):
     half = changed(verified, tmp_path / "f.zarr", with_nothing_over_sea)
     other = scored(verified, tmp_path / "b", half, mask=mask)
     later = {"lead_time": slice(1, None)}  # at lead 0 all errors are 0, and ratios mean nothing
-    for name in ("crps", "rmse", "bias", "spread_skill_area_mean", "rank_histogram", "acc"):
+    for name in ("crps", "rmse", "bias", "spread_skill_area_mean",
+                 "spread_skill_unbiased_area_mean", "rank_histogram", "acc"):  # fmt: skip
         ensemble = [result.scores[name].sel(forecast="ensemble") for result in (found, other)]
         np.testing.assert_allclose(ensemble[1].isel(later), ensemble[0].isel(later))
     weight = found.sums.weights[CRPS(FAIR).key].sel(Z500)
@@ -132,7 +133,7 @@ def test_members_in_blocks_score_like_all_at_once(verified, plain, tmp_path):
     found = scored(verified, tmp_path, members=MemberBlocks(128))
     later = {"lead_time": slice(1, None)}
     for name in ("crps", "crps_fair", "rmse", "bias", "mae", "spread_skill",
-                 "spread_skill_area_mean", "acc"):  # fmt: skip
+                 "spread_skill_area_mean", "spread_skill_unbiased_area_mean", "acc"):  # fmt: skip
         np.testing.assert_allclose(
             found.scores[name].isel(later), plain.scores[name].isel(later), rtol=1e-9, err_msg=name
         )
