@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from data.errors import InputError, MyriadError
+from data.errors import MyriadError
 from pipelines.calibration.commands import calibrate
-from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP
+from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP, matched
 from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
@@ -166,17 +165,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _matched(patterns: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Files as they are named, or as a pattern such as ``fc*.nc`` finds them, in order."""
-    found: list[Path] = []
-    for pattern in patterns:
-        named = "://" in str(pattern) or not has_magic(str(pattern)) or pattern.exists()
-        found += [pattern] if named else [Path(one) for one in sorted(glob(str(pattern)))]
-        if not found:
-            raise InputError(f"{pattern}: matches no file")
-    return tuple(found)
-
-
 @main.command()
 @_EXPERIMENT
 @click.option("--init-time", type=TIME, required=True, help="For example 2006-01-05T00.")
@@ -275,7 +263,7 @@ def score(
     given = bool(forecast or truth or output)
     if (experiment is None) != given or (given and not (forecast and truth and output)):
         raise click.UsageError("give an EXPERIMENT, or all of --forecast, --truth and --output")
-    forecast, truth, analysis = _matched(forecast), _matched(truth), _matched(analysis)
+    forecast, truth, analysis = matched(forecast), matched(truth), matched(analysis)
     settings = score_settings(_cores())
     if experiment is not None:
         job = _job(experiment, runs)

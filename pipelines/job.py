@@ -106,11 +106,13 @@ class Job:
             settings,
         )
 
-    def calibrate(self) -> judge.CalibrationResult:
+    def calibrate(
+        self, settings: judge.CalibrationSettings | None = None
+    ) -> judge.CalibrationResult:
         """Calibrate the forecasts' quantiles; see `judge.calibrate`."""
         from pipelines.calibration import judge
 
-        return judge.calibrate(self._finished(), self.truth, self.folder / "calibration")
+        return judge.calibrate(self._finished(), self.truth, self.folder / "calibration", settings)
 
     def findings(self) -> page.Findings:
         """What has been scored and calibrated so far."""

@@ -281,8 +281,13 @@ def open_verification(
         If a file, channel, unit or grid does not fit, or no valid time has a truth.
     """
     paths = listed(forecast)
-    where = ", ".join(map(str, paths))
-    dataset = open_forecast(paths)
+    return verify(open_forecast(paths), Truths.open(truth), channels, ", ".join(map(str, paths)))
+
+
+def verify(
+    dataset: xr.Dataset, truths: Truths, channels: Sequence[str] | None, where: str
+) -> Verification:
+    """A forecast and its truth, opened already and checked as in `open_verification`."""
     found = tuple(str(name) for name in dataset.data_vars if set(SERIES) <= set(dataset[name].dims))
     if not channels:
         _check_all_are_forecasts(dataset, found, where)
@@ -291,7 +296,6 @@ def open_verification(
         if name not in found:
             raise InputError(f"{where}: channel {name!r} is missing, found {', '.join(found)}")
         _check_units(dataset[name], where)
-    truths = Truths.open(truth)
     scored, notes = {}, list(_unfinished(dataset))
     for name in names:
         times = truths.times(name)

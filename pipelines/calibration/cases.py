@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,7 @@ from data.grid import Grid
 from pipelines.truths import Series
 from pipelines.verification import Verification
 from scoring.quantiles import Quantiles
+from scoring.regions import REGIONS
 from scoring.statistic import evaluate_arrays
 
 # More cells than that say nothing new of a few parameters that all cells share.
@@ -35,6 +36,8 @@ class Cases:
         The channel's truth.
     weights : xarray.DataArray
         Area of the cells, (*cells).
+    memory : int
+        Bytes of forecast in memory at a time, about.
     """
 
     pair: Verification
@@ -44,6 +47,26 @@ class Cases:
     known: np.ndarray
     truths: Series
     weights: xr.DataArray
+    memory: int
+
+    @classmethod
+    def of(
+        cls, pair: Verification, name: str, inits: np.ndarray, known: np.ndarray, memory: int
+    ) -> Cases:
+        """Some dates of a channel at all leads."""
+        weights = pair.weights({"globe": REGIONS["globe"]}).isel(region=0, drop=True)
+        leads = np.arange(pair.forecast.sizes["lead_time"])
+        return cls(pair, name, inits, leads, known, pair.truths(name, memory), weights, memory)
+
+    def windows(self) -> Iterator[Cases]:
+        """A few leads at a time: all members of a date, or a few fields of every date, in
+        memory."""
+        field = 4 * self.weights.size
+        each = field * max(2 * self.pair.forecast.sizes["number"], 12 * self.inits.size)
+        count = int(max(1, self.memory // each))
+        for start in range(0, self.leads.size, count):
+            some = slice(start, start + count)
+            yield replace(self, leads=self.leads[some], known=self.known[:, some])
 
     @property
     def grid(self) -> Grid | None:
@@ -75,23 +98,38 @@ class Cases:
     def sample(self) -> tuple[xr.DataArray, xr.DataArray]:
         """Members, (init_time, number, lead_time, cell), and truth of a few cells, which are
         spread evenly over the area."""
-        count = int(np.clip(_SAMPLE // max(1, self.inits.size), 1, self.weights.size))
+        some = self.dates_of_some(max(1, _SAMPLE // max(1, self.inits.size)))
+        return _joined([tuple(_bare(array) for array in arrays) for arrays in some])
+
+    def dates_of_some(self, count: int) -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
+        """As `dates`, of so many cells at most, spread evenly over the area: (..., cell)."""
+        count = min(count, self.weights.size)
         share = np.cumsum(self.weights.values.ravel())
         wanted = (np.arange(count) + 0.5) / count * share[-1]
         place = np.searchsorted(share, wanted).clip(0, share.size - 1)
-        dims = self.weights.dims
-        parts = []
         for members, truth in self.dates():
-            taken = []
-            for array in (members, truth):
-                flat = array.reset_coords(drop=True).drop_vars(dims, errors="ignore")
-                flat = flat.transpose(..., *dims).values.reshape(*flat.shape[: -len(dims)], -1)
-                names = [*(dim for dim in array.dims if dim not in dims), "cell"]
-                at = {name: array[name].values for name in names[:-1]}
-                taken.append(xr.DataArray(flat[..., place], at, names))
-            init = members.init_time.values
-            parts.append(tuple(one.assign_coords(init_time=init) for one in taken))
-        return _joined(parts)
+            yield tuple(_at_places(array, self.weights.dims, place) for array in (members, truth))
+
+
+def _bare(array: xr.DataArray) -> xr.DataArray:
+    """Without coordinates but the init time and those of its dimensions less `cell`."""
+    kept = {"init_time", *array.dims}
+    return array.drop_vars([name for name in array.coords if name not in kept])
+
+
+def _at_places(array: xr.DataArray, dims: tuple[str, ...], place: np.ndarray) -> xr.DataArray:
+    """Some cells, (..., cell), with their coordinates along it."""
+    kept = [str(dim) for dim in array.dims if dim not in dims]
+    values = array.transpose(*kept, *dims).values
+    flat = values.reshape(*values.shape[: len(kept)], -1)[..., place]
+    where = np.unravel_index(place, [array.sizes[dim] for dim in dims])
+    at = {str(n): c.variable for n, c in array.coords.items() if not set(c.dims) & set(dims)}
+    cells = {
+        dim: ("cell", array[dim].values[own])
+        for dim, own in zip(dims, where, strict=True)
+        if dim in array.coords
+    }
+    return xr.DataArray(flat, at | cells, (*kept, "cell"), array.name, array.attrs)
 
 
 def read_members(forecast: xr.Dataset, name: str, init: int, leads: np.ndarray) -> xr.DataArray:

@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP, keep, kept
+from pipelines.options import (
+    FILE,
+    FORECAST_HELP,
+    RUNS_HELP,
+    TIME,
+    TRUTH_HELP,
+    keep,
+    kept,
+    matched,
+)
 
 if TYPE_CHECKING:
+    from pipelines.calibration.by_lead import Forecasts
+    from pipelines.calibration.folder import Calibration
     from pipelines.calibration.methods import Method
     from pipelines.calibration.steps import Interval
     from pipelines.job import Job
 
 METHODS = (
+    "aggregation",
     "conformal",
     "tracking",
     "adaptive",
@@ -40,6 +52,11 @@ _RUNS = click.option(
 _FORECAST = click.option(
     "--forecast", type=FILE, multiple=True, help=FORECAST_HELP, expose_value=False, callback=keep
 )
+_MODEL = click.option(
+    "--model", multiple=True, metavar="NAME=PATH", expose_value=False, callback=keep,
+    help="Instead of --forecast: one of several forecasts that are made one, by its name; a store, "
+    "files or tables. A name that is given again, or a pattern, adds files.",
+)  # fmt: skip
 _TRUTH = click.option(
     "--truth", type=FILE, multiple=True, help=TRUTH_HELP, expose_value=False, callback=keep
 )
@@ -53,12 +70,21 @@ def calibrate() -> None:
 @calibrate.command()
 @click.argument("experiment", type=FILE, expose_value=False, callback=keep)
 @_RUNS
-def judge() -> None:
+@click.option(
+    "--models", type=FILE,
+    help="YAML file of settings of `aggregation`: judge these models too, by default checkpoints.",
+)  # fmt: skip
+def judge(models: Path | None) -> None:
     """Calibrate the quantiles of the run of an EXPERIMENT on some dates and judge them on others.
 
-    Writes coverage before and after, which the report shows; by channel and lead.
+    Writes coverage before and after, and scores by model, which the report shows; by channel and
+    lead.
     """
-    click.echo(_job().calibrate().table())
+    from pipelines.calibration.judge import CalibrationSettings
+    from pipelines.calibration.methods import read_aggregation
+
+    chosen = None if models is None else read_aggregation(models)
+    click.echo(_job().calibrate(CalibrationSettings(models=chosen)).table())
 
 
 @calibrate.command()
@@ -66,6 +92,7 @@ def judge() -> None:
 @_RUNS
 @_CALIBRATION
 @_FORECAST
+@_MODEL
 @_TRUTH
 @click.option("--method", type=click.Choice(METHODS), help="With its default settings.")
 @click.option("--settings", type=FILE, help="YAML file: `method` and its settings.")
@@ -98,6 +125,7 @@ def fit(
         f"{calibration}: {done.method.method} {done.hash}, fitted on {done.init_times.size} init "
         f"times of {len(done.channels)} channels"
     )
+    _summarise(done)
 
 
 @calibrate.command()
@@ -105,6 +133,7 @@ def fit(
 @_RUNS
 @_CALIBRATION
 @_FORECAST
+@_MODEL
 @click.option("--output", type=FILE, required=True, help="Store to write.")
 @click.option("--init-time", type=TIME, multiple=True, help="All by default.")
 def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> None:
@@ -126,6 +155,7 @@ def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> N
 @_RUNS
 @_CALIBRATION
 @_FORECAST
+@_MODEL
 @_TRUTH
 def update(calibration: Path) -> None:
     """Take in what has become known since; the same update again changes nothing."""
@@ -137,24 +167,54 @@ def update(calibration: Path) -> None:
     after, changed = steps.update(before, calibration, forecasts, truths)
     said = f"now {after.hash}, after {after.init_times[-1]}" if changed else "nothing is new"
     click.echo(f"{calibration}: {said}")
+    if changed:
+        _summarise(after)
 
 
-def _inputs() -> tuple[Sequence[Path], Sequence[Path]]:
+def _summarise(calibration: Calibration) -> None:
+    """Print what the method says of each channel, if it does."""
+    for name, state in calibration.states.items():
+        if said := calibration.method.summary(state):
+            click.echo(f"{name}, the last dates by what was known before\n{said}")
+
+
+def _inputs() -> tuple[Forecasts, Sequence[Path]]:
     """Forecast and truth of the experiment, or as given."""
-    if _experiment("--forecast and --truth", kept("forecast"), kept("truth")):
+    if _experiment("--forecast (or --model) and --truth", _given(), kept("truth")):
         job = _job()
         return [job.forecast], [job.truth]
-    return kept("forecast"), kept("truth")
+    return _forecast_or_models(), matched(kept("truth"))
 
 
-def _forecasts() -> Sequence[Path]:
+def _forecasts() -> Forecasts:
     """The forecast of the experiment, or as given."""
-    if _experiment("--forecast", kept("forecast")):
+    if _experiment("--forecast (or --model)", _given()):
         return [_job().forecast]
-    return kept("forecast")
+    return _forecast_or_models()
 
 
-def _experiment(options: str, *given: tuple[Path, ...]) -> bool:
+def _given() -> tuple[object, ...]:
+    if kept("forecast") and kept("model"):
+        raise click.UsageError("give --forecast or --model")
+    return kept("forecast") or kept("model")
+
+
+def _forecast_or_models() -> Forecasts:
+    """Files of the forecast, or of each model by its name."""
+    if kept("forecast"):
+        return matched(kept("forecast"))
+    models: dict[str, list[Path]] = {}
+    for text in kept("model"):
+        name, separator, path = text.partition("=")
+        if not (name and separator and path):
+            raise click.BadParameter(
+                f"{text!r} is no model, expected NAME=PATH", param_hint="--model"
+            )
+        models.setdefault(name, []).extend(matched([Path(path)]))
+    return models
+
+
+def _experiment(options: str, *given: tuple[object, ...]) -> bool:
     """Whether there is an experiment, and none of what may be given instead; or all of that."""
     named = kept("experiment") is not None
     if named == any(given) or (not named and not all(given)):

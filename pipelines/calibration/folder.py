@@ -1,8 +1,8 @@
 """A calibration on disk: one file that says what it is, and the state it names.
 
-The state is a folder of zarr stores, one for each channel, named by the checksum of its content.
-`calibration.json` names it and is replaced in one step, so a reader finds the calibration as it was
-or as it is, whatever happens meanwhile. Nothing is pickled.
+The state is a folder of what the method keeps of each channel, named by the checksum of its
+content. `calibration.json` names it and is replaced in one step, so a reader finds the calibration
+as it was or as it is, whatever happens meanwhile. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import xarray as xr
 
 from data.errors import ConfigurationError, InputError, StoreError
-from pipelines.calibration.methods import Method, method_from
-from pipelines.labels import SOURCE, decode, encode
+from pipelines.calibration.methods import Method, State, method_from
+from pipelines.labels import SOURCE
 from pipelines.shards import place
 
 _FILE = "calibration.json"
@@ -44,7 +44,7 @@ class Calibration:
         Dates that were used, (init_time,), datetime64[s].
     cases : dict of str to list of int
         Dates with truth at each lead, by channel.
-    states : dict of str to xarray.Dataset
+    states : dict of str to State
         What the method keeps, by channel.
     hash : str
         Digest of method and state; empty before it is saved.
@@ -56,7 +56,7 @@ class Calibration:
     cells: dict[str, list[Any]]
     init_times: np.ndarray
     cases: dict[str, list[int]]
-    states: dict[str, xr.Dataset] = field(repr=False)
+    states: dict[str, State] = field(repr=False)
     hash: str = ""
 
     def save(self, folder: Path) -> Calibration:
@@ -72,9 +72,9 @@ class Calibration:
             folder.mkdir(parents=True, exist_ok=True)
             draft = folder / f".{os.getpid()}.partial"
             shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
             for name, state in self.states.items():
-                coded = encode(state.drop_encoding())
-                coded.to_zarr(draft / f"{name}.zarr", zarr_format=3, consolidated=False)
+                self.method.write(state, draft / name)
             digest = _digest(draft)
             target = folder / f"state-{digest}"
             if target.exists() and _digest(target) == digest:
@@ -132,7 +132,7 @@ class Calibration:
                 description["cells"],
                 np.array(description["init_times"], "datetime64[s]"),
                 description["cases"],
-                {name: _read_state(state / f"{name}.zarr") for name in channels},
+                {name: method.read(state / name) for name in channels},
                 _hash(description),
             )
         except (KeyError, TypeError, ValueError, ConfigurationError) as error:
@@ -211,11 +211,6 @@ def _described(folder: Path) -> dict[str, Any]:
     if kind != _KIND:
         raise StoreError(f"{file}: is {kind!r}, expected {_KIND!r}")
     return description
-
-
-def _read_state(path: Path) -> xr.Dataset:
-    with xr.open_zarr(path, consolidated=False, decode_timedelta=True) as dataset:
-        return decode(dataset).load()
 
 
 def _digest(folder: Path) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from data.channel import channel
+from pipelines.calibration.aggregated import Aggregated
+from pipelines.calibration.by_model import checkpoints_of, model_scores
 from pipelines.calibration.cases import quantile_values
 from pipelines.calibration.store import chunk_leads, lay_out_quantiles
 from pipelines.labels import SOURCE, check_replaceable, replace_whole, write_labelled
@@ -57,6 +59,9 @@ class CalibrationSettings(VerificationSettings):
         `SYMMETRIC` (default) or `ONE_SIDED`.
     counting : Counting
         `EACH_CASE` (default) or `EACH_DATE`.
+    models : Aggregated or None
+        The models that are judged one beside the other and combined; by default the checkpoints,
+        if there are several and the dates suffice.
     """
 
     levels: tuple[float, ...] = STANDARD_LEVELS
@@ -64,6 +69,7 @@ class CalibrationSettings(VerificationSettings):
     rule: Rule | None = None
     conformity: Conformity = SYMMETRIC
     counting: Counting = EACH_CASE
+    models: Aggregated | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class CalibrationResult:
         `score_before`, `score_after`, `dates`, (channel, lead_time). Of both stages also
         `region_...`, (channel, lead_time, level, region), `date_...`, (channel, init_time, level),
         coverage in parts of the globe and in time; `below_...`, (channel, lead_time, quantile), how
-        many truths were not above each quantile.
+        many truths were not above each quantile. Where there are several models, `model_score`,
+        (channel, lead_time, combination), as `pipelines.calibration.by_model` says.
     output : pathlib.Path
         The folder written.
     """
@@ -138,6 +145,8 @@ def calibrate(
     parts: list[Sums] = []
     replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
     coverage = run.coverage(merge(parts))
+    if (models := settings.models or checkpoints_of(pair)) is not None:
+        coverage["model_score"] = model_scores(forecast, truth, models, settings)
     write_labelled(coverage, output / "coverage.zarr")
     table = coverage[list(_TABLE)].to_dataframe().reset_index()
     replace_whole(output / "coverage.csv", lambda draft: table.to_csv(draft, index=False))

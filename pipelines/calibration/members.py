@@ -13,9 +13,9 @@ from data.channel import channel
 from data.errors import InputError
 from data.grid import Grid
 from data.sphere import Sphere
+from pipelines.calibration.by_lead import ByLead
 from pipelines.calibration.cases import Cases
 from pipelines.calibration.quantiles import NOT_NEGATIVE, possible
-from pipelines.settings import Settings
 from scoring.calibration.coupling import couple, member_levels
 from scoring.calibration.degree_by_degree import DegreeByDegree
 from scoring.calibration.degree_moments import Moments, ZonalMoments
@@ -26,7 +26,7 @@ _FEWEST = 10
 _ZONAL_DATES = 24
 
 
-class _OfMembers(Settings):
+class _OfMembers(ByLead):
     """What methods that fit a few parameters to members share."""
 
     output: ClassVar[str] = "number"
@@ -46,8 +46,8 @@ class EmosCoupled(_OfMembers):
 
     method: Literal["emos"] = "emos"
 
-    def fit(self, cases: Cases) -> xr.Dataset:
-        """See `Method.fit`."""
+    def fit_leads(self, cases: Cases) -> xr.Dataset:
+        """See `ByLead.fit_leads`."""
         members, truth = cases.sample()
         fitted = Emos.fit(members, truth, ("init_time", "cell"), _family(cases.channel))
         return xr.Dataset({"parameters": fitted.parameters})
@@ -64,8 +64,8 @@ class StretchedMembers(_OfMembers):
 
     method: Literal["member_by_member"] = "member_by_member"
 
-    def fit(self, cases: Cases) -> xr.Dataset:
-        """See `Method.fit`."""
+    def fit_leads(self, cases: Cases) -> xr.Dataset:
+        """See `ByLead.fit_leads`."""
         members, truth = cases.sample()
         fitted = MemberByMember.fit(members, truth, ("init_time", "cell"))
         return xr.Dataset({"parameters": fitted.parameters})
@@ -88,8 +88,8 @@ class DegreeWise(_OfMembers):
         if set(cells) != {"latitude", "longitude"}:
             raise InputError(f"degree_by_degree needs a global grid, found {', '.join(cells)}")
 
-    def fit(self, cases: Cases) -> xr.Dataset:
-        """See `Method.fit`."""
+    def fit_leads(self, cases: Cases) -> xr.Dataset:
+        """See `ByLead.fit_leads`."""
         if cases.grid is None:
             raise InputError(f"{cases.pair.where}: degree_by_degree needs a global grid")
         sphere = _sphere(cases.grid)

@@ -1,8 +1,7 @@
 """Ways to calibrate a store: their settings, what they keep, and what they make of a forecast.
 
-A method turns past cases of one channel into a state, a dataset with a dimension `lead_time`, and
-applies a state to the members of one forecast. Quantile methods make quantiles of them, member
-methods make as many members again.
+A method turns past cases of one channel into a state, and applies a state to the members of one
+forecast. Quantile methods make quantiles of them, member methods make as many members again.
 """
 
 from __future__ import annotations
@@ -16,10 +15,16 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from data.errors import ConfigurationError
+from pipelines.calibration.aggregated import Aggregated, Weights
+from pipelines.calibration.by_lead import Forecasts
 from pipelines.calibration.cases import Cases
 from pipelines.calibration.members import DegreeWise, EmosCoupled, StretchedMembers
 from pipelines.calibration.online import Adaptive, Tracking
 from pipelines.calibration.quantiles import Conformal, Mapped
+from pipelines.truths import Paths
+from pipelines.verification import Verification
+
+State = xr.Dataset | Weights
 
 
 class Method(Protocol):
@@ -46,17 +51,63 @@ class Method(Protocol):
         """
         ...
 
-    def fit(self, cases: Cases) -> xr.Dataset:
-        """The state after past cases; parts of different leads join along `lead_time`."""
+    def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
+        """What it calibrates, (init_time, number, lead_time, *cells), lazily, with `completed`.
+
+        Parameters
+        ----------
+        forecast : path, sequence of paths, or mapping of str to these
+            One forecast, or several by their names.
+        channels : tuple of str, optional
+            Which must be there.
+
+        Raises
+        ------
+        InputError, StoreError
+            If it cannot be opened, or the method takes no such forecast.
+        """
         ...
 
-    def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
+    def open_pair(
+        self, forecast: Forecasts, truth: Paths, channels: tuple[str, ...] | None
+    ) -> Verification:
+        """The same with its truth, checked that they fit."""
+        ...
+
+    def fit(self, cases: Cases) -> State:
+        """The state after past cases of all leads."""
+        ...
+
+    def at_leads(self, state: State, leads: np.ndarray) -> State:
+        """The state of some leads, by position."""
+        ...
+
+    def apply(self, state: State, members: xr.DataArray) -> xr.DataArray:
         """(quantile or number, lead_time, *cells) of members, (number, lead_time, *cells)."""
+        ...
+
+    def summary(self, state: State) -> str:
+        """What those who fit should see of the state of a channel; may be empty."""
+        ...
+
+    def write(self, state: State, path: Path) -> None:
+        """Write a state into files whose names begin with that of `path`."""
+        ...
+
+    def read(self, path: Path) -> State:
+        """Read what `write` wrote."""
         ...
 
 
 AnyMethod = Annotated[
-    Conformal | Mapped | Tracking | Adaptive | EmosCoupled | StretchedMembers | DegreeWise,
+    Aggregated
+    | Conformal
+    | Mapped
+    | Tracking
+    | Adaptive
+    | EmosCoupled
+    | StretchedMembers
+    | DegreeWise,
     Field(discriminator="method"),
 ]
 
@@ -93,3 +144,17 @@ def read_method(path: Path) -> Method:
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected keys and values, `method: conformal` say")
     return method_from(content, str(path))
+
+
+def read_aggregation(path: Path) -> Aggregated:
+    """The aggregation of a YAML file.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is of another method.
+    """
+    method = read_method(path)
+    if not isinstance(method, Aggregated):
+        raise ConfigurationError(f"{path}: method: is {method.method}, expected aggregation")
+    return method

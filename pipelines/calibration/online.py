@@ -42,7 +42,7 @@ class Online(OfQuantiles):
         alpha = round(min(min(level, 1 - level) for level in self.levels), 10)
         check_reachable(alpha, int(dates.min()) * each, f" for {channel}")
 
-    def fit(self, cases: Cases) -> xr.Dataset:
+    def fit_leads(self, cases: Cases) -> xr.Dataset:
         """The state after past cases, all known; no forecast is under way."""
         quantiles, truth = cases.quantiles(self.levels)
         pooled = [dim for dim in cases.weights.dims if dim not in self.groups]

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from data.channel import channel
 from data.errors import InputError
+from pipelines.calibration.by_lead import ByLead
 from pipelines.calibration.cases import Cases, quantiles_of
-from pipelines.settings import Settings
 from scoring.calibration.conformal import (
     EACH_CASE,
     EACH_DATE,
@@ -33,7 +33,7 @@ NOT_NEGATIVE = (
 )
 
 
-class OfQuantiles(Settings):
+class OfQuantiles(ByLead):
     """What methods that shift quantiles share."""
 
     levels: tuple[float, ...] = STANDARD_LEVELS
@@ -77,8 +77,8 @@ class Conformal(OfQuantiles):
         alpha = round(factor * min(a for a in alphas), 10)
         check_reachable(alpha, fewest, f" for {channel}")
 
-    def fit(self, cases: Cases) -> xr.Dataset:
-        """See `Method.fit`."""
+    def fit_leads(self, cases: Cases) -> xr.Dataset:
+        """See `ByLead.fit_leads`."""
         quantiles, truth = cases.quantiles(self.levels)
         groups = [dim for dim in truth.dims if dim in self.groups]
         pooled = tuple(dim for dim in cases.weights.dims if dim not in groups)

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from pipelines.calibration.by_lead import Forecasts, all_paths
 from pipelines.calibration.cases import Cases, read_members
 from pipelines.calibration.folder import Calibration, check_folder, coordinates_of
 from pipelines.calibration.methods import Method
@@ -22,11 +23,9 @@ from pipelines.calibration.store import (
     lay_out_quantiles,
     layout_alike,
 )
-from pipelines.forecasts import open_forecast
 from pipelines.labels import replace_whole
-from pipelines.truths import Paths, cell_dims, listed
-from pipelines.verification import Verification, VerificationSettings, open_verification
-from scoring.regions import REGIONS
+from pipelines.truths import Paths, cell_dims
+from pipelines.verification import Verification, VerificationSettings
 
 _TRUTH_BYTES = 2**26
 
@@ -63,7 +62,7 @@ class FitSettings(VerificationSettings):
 
 
 def fit(
-    forecast: Paths,
+    forecast: Forecasts,
     truth: Paths,
     folder: Path,
     method: Method,
@@ -73,8 +72,8 @@ def fit(
 
     Parameters
     ----------
-    forecast : path or sequence of paths
-        A forecast store, or files of an ensemble on any grid.
+    forecast : path, sequence of paths, or mapping of str to these
+        A forecast store, or files of an ensemble on any grid; or several, by the names of models.
     truth : path or sequence of paths
         Files that hold the truth at the valid times.
     folder : pathlib.Path
@@ -93,9 +92,9 @@ def fit(
     return fitted(forecast, truth, method, settings or FitSettings()).save(folder)
 
 
-def fitted(forecast: Paths, truth: Paths, method: Method, settings: FitSettings) -> Calibration:
+def fitted(forecast: Forecasts, truth: Paths, method: Method, settings: FitSettings) -> Calibration:
     """The calibration that `fit` writes."""
-    pair = open_verification(forecast, truth, settings.channels or None).with_members(2)
+    pair = method.open_pair(forecast, truth, settings.channels or None).with_members(2)
     inits = settings.chosen(pair.forecast.init_time.values)
     if not inits.size:
         raise InputError(f"{pair.where}: no init time lies within the dates to fit on")
@@ -103,15 +102,10 @@ def fitted(forecast: Paths, truth: Paths, method: Method, settings: FitSettings)
     sizes = dict(zip(pair.cell_dims, pair.cells().shape, strict=True))
     for name in pair.channels:
         method.check(name, known[name].sum(axis=0), sizes)
-    weights = pair.weights({"globe": REGIONS["globe"]}).isel(region=0, drop=True)
-    states = {}
-    for name in pair.channels:
-        truths = pair.truths(name, settings.memory)
-        parts = [
-            method.fit(Cases(pair, name, inits, leads, known[name][:, leads], truths, weights))
-            for leads in _windows(pair, inits.size, settings.memory)
-        ]
-        states[name] = joined(parts)
+    states = {
+        name: method.fit(Cases.of(pair, name, inits, known[name], settings.memory))
+        for name in pair.channels
+    }
     first = pair.forecast[pair.channels[0]]
     return Calibration(
         method,
@@ -126,7 +120,7 @@ def fitted(forecast: Paths, truth: Paths, method: Method, settings: FitSettings)
 
 def apply(
     calibration: Calibration,
-    forecast: Paths,
+    forecast: Forecasts,
     output: Path,
     init_times: Sequence[np.datetime64] = (),
     memory: int = 2**28,
@@ -151,10 +145,10 @@ def apply(
     InputError, StoreError
         If something does not fit, before any field is read.
     """
-    paths = listed(forecast)
+    paths = all_paths(forecast)
     where = ", ".join(map(str, paths))
     check_output(output, paths)
-    dataset = open_forecast(paths)
+    dataset = calibration.method.open(forecast, calibration.channels)
     calibration.check_fits(dataset, where)
     dataset = _selected(dataset, init_times, where)
     run = _Application(calibration, dataset, memory)
@@ -169,7 +163,7 @@ def apply(
 
 
 def update(
-    calibration: Calibration, folder: Path, forecast: Paths, truth: Paths
+    calibration: Calibration, folder: Path, forecast: Forecasts, truth: Paths
 ) -> tuple[Calibration, bool]:
     """Take in what has become known since; a second update with nothing new changes nothing.
 
@@ -196,7 +190,7 @@ def update(
     InputError, StoreError
         If something does not fit; the calibration stays as it was.
     """
-    pair = open_verification(forecast, truth, calibration.channels).with_members(2)
+    pair = calibration.method.open_pair(forecast, truth, calibration.channels).with_members(2)
     calibration.check_fits(pair.forecast[list(calibration.channels)], pair.where)
     there = pair.forecast.init_time.values.astype("datetime64[s]")
     if isinstance(calibration.method, Online):
@@ -236,16 +230,6 @@ def _learned(
         return calibration, False
     seen = np.concatenate([calibration.init_times, later])
     return replace(calibration, states=states, init_times=seen).save(folder), True
-
-
-def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """States of some leads as the state of all."""
-    if len(parts) == 1:
-        return parts[0]
-    return xr.concat(
-        parts, "lead_time", data_vars="minimal", coords="minimal", compat="override",
-        join="override", combine_attrs="override",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -321,8 +305,8 @@ class _Application:
         for start in range(0, count, window):
             leads = np.arange(start, min(start + window, count))
             members = read_members(self.forecast, name, init, leads)
-            part = state if leads.size == count else state.isel(lead_time=leads)
-            yield leads, self.calibration.method.apply(part, members)
+            method = self.calibration.method
+            yield leads, method.apply(method.at_leads(state, leads), members)
 
 
 def _known(
@@ -331,15 +315,6 @@ def _known(
     """Whether there is truth that may be used, (init_time, lead_time)."""
     known = pair.scored[name][inits]
     return known if known_by is None else known & (pair.valid_times()[inits] <= known_by)
-
-
-def _windows(pair: Verification, dates: int, memory: int) -> Iterator[np.ndarray]:
-    """Leads at a time: all members of a date, or a few fields of every date, in memory."""
-    sizes = pair.forecast.sizes
-    field = 4 * int(np.prod(pair.cells().shape))
-    window = int(max(1, memory // (field * max(2 * sizes["number"], 12 * dates))))
-    for start in range(0, sizes["lead_time"], window):
-        yield np.arange(start, min(start + window, sizes["lead_time"]))
 
 
 def _selected(forecast: xr.Dataset, init_times: Sequence[np.datetime64], where: str) -> xr.Dataset:

@@ -64,8 +64,16 @@ def lay_out_quantiles(
             compressors=COMPRESSOR,
             dimension_names=("init_time", "quantile", "lead_time", *cells),
         )
-        array.attrs.update(channel(name).attributes)
+        array.attrs.update(attributes_of(forecast[name]))
     return group
+
+
+def attributes_of(array: xr.DataArray) -> dict[str, Any]:
+    """Those of a channel; of a quantity of a table, which is none, its own."""
+    try:
+        return channel(str(array.name)).attributes
+    except InputError:
+        return dict(array.attrs)
 
 
 def layout_alike(forecast: xr.Dataset, channels: Sequence[str], provenance: str) -> Layout:

@@ -11,6 +11,14 @@ from pipelines.report.sections import Findings, Panel, Section
 _LEVEL = 0.9
 _STAGES = (("before", "control", "dashed"), ("after", "ensemble", "solid"))
 _LEGEND = (("control", "dashed", "raw ensemble"), ("ensemble", "solid", "calibrated"))
+# Of all models and what is made of them, those that are drawn, the most important last.
+_COMBINATIONS = {
+    "best single model": ("persistence", "dotted"),
+    "linear pool": ("climatology", "dashed"),
+    "median": ("control", "dotted"),
+    "mean": ("control", "dashed"),
+    "aggregation": ("ensemble", "solid"),
+}
 _REGION_ROLES = ("early", "middle", "late", "climatology", "persistence")
 
 
@@ -43,6 +51,37 @@ def width_section(findings: Findings) -> Section:
         f"quantiles judges both at once; calibration lowers it by, on average over leads: {words}."
     )
     return Section("width", heading, text, _LEGEND, tuple(panels))
+
+
+def model_section(findings: Findings) -> Section:
+    """Weighted interval scores of models, and of one forecast made of them."""
+    heading = "WIS by model"
+    if findings.coverage is None or "model_score" not in findings.coverage:
+        return Section("models", heading, "Absent: no models have been combined.")
+    score = findings.coverage["model_score"]
+    leads, panels = findings.coverage.lead_time.values, []
+    legend = tuple((*drawn, name) for name, drawn in _COMBINATIONS.items())
+    for name in findings.channels:
+        own = score.sel(channel=name)
+        lines = [
+            Line(role, own.sel(combination=model).values, dash)
+            for model, (role, dash) in _COMBINATIONS.items()
+        ]
+        alt = f"Weighted interval score of {name} against lead time: " + _ranked(own)
+        panels.append(Panel(lead_panel(leads, lines, alt), name, findings.units(name)))
+    words = "; ".join(f"{name}: {_ranked(score.sel(channel=name))}" for name in findings.channels)
+    text = (
+        "On the last quarter of the dates, by what was known before them. Relative to the mean of "
+        f"the models' quantiles, on average over leads, the best first: {words}."
+    )
+    return Section("models", heading, text, legend, tuple(panels))
+
+
+def _ranked(score: xr.DataArray) -> str:
+    """All forecasts by their score, (combination, lead_time), relative to the mean's."""
+    relative = (score / score.sel(combination="mean")).mean("lead_time").sortby(lambda one: one)
+    names = relative.dropna("combination")["combination"].values
+    return ", ".join(f"{name} {float(relative.sel(combination=name)):.3f}" for name in names)
 
 
 def where_section(findings: Findings) -> Section:

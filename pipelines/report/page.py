@@ -17,7 +17,7 @@ from data.errors import StoreError
 from data.source import Source
 from data.state import to_dataset
 from pipelines.labels import open_labelled, replace_whole
-from pipelines.report.calibration import where_section, width_section
+from pipelines.report.calibration import model_section, where_section, width_section
 from pipelines.report.families import family_sections
 from pipelines.report.figures import lead_unit
 from pipelines.report.sections import (
@@ -131,6 +131,7 @@ def _sections(
     yield coverage_section(findings)
     yield width_section(findings)
     yield where_section(findings)
+    yield model_section(findings)
     yield _map(forecast, truth)
 
 

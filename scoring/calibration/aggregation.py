@@ -7,6 +7,7 @@ local, convex or unconstrained, and are trained on the mean pinball loss.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from scoring.calibration.monotone import AS_IS, ISOTONIC, Crossing, Monotone
 from scoring.calibration.quantile_forecast import check_quantile_forecast
 
 _CHUNK = 4096  # cases combined at a time
+_IDENTITY = "aggregation"
 _NO_DELAY = np.timedelta64(0, "s")
 
 
@@ -152,8 +154,8 @@ class Aggregation:
             "feature_scale": _tensor(np.where(square > 0, np.sqrt(square), 1.0)),
             "scale": _tensor(scale if scale > 0 else 1.0),
         }
-        network = _network(recipe, quantiles, features.shape[1], key)
         models, levels = quantiles["model"].values, quantiles["quantile"].values
+        network = _network(recipe, models.size, levels.size, features.shape[1], key)
         return cls(recipe, models, levels, network, scaling)
 
     def apply(self, quantiles: xr.DataArray) -> xr.DataArray:
@@ -238,11 +240,17 @@ class Aggregation:
         tensors = {f"network.{name}": t for name, t in self.network.state_dict().items()}
         tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        metadata = self._identity() | {"rounds": str(self.rounds)}
-        safetensors.torch.save_file(tensors, path, metadata)
+        identity = {
+            "recipe": repr(self.recipe),
+            "models": self.models.tolist(),
+            "levels": self.levels.tolist(),
+            "rounds": self.rounds,
+        }
+        # Under one name: several are written in an order that changes from file to file.
+        safetensors.torch.save_file(tensors, path, {_IDENTITY: json.dumps(identity)})
 
     @classmethod
-    def load(cls, path: Path, recipe: Aggregator, quantiles: xr.DataArray) -> Aggregation:
+    def load(cls, path: Path, recipe: Aggregator) -> Aggregation:
         """Read what `save` wrote.
 
         Parameters
@@ -251,34 +259,27 @@ class Aggregation:
             The file.
         recipe : Aggregator
             What was trained.
-        quantiles : xarray.DataArray
-            A forecast like those that it was trained on.
 
         Raises
         ------
         StoreError
-            If there is none, or it is of another recipe, other models or levels.
+            If there is none, or it is of another recipe.
         """
         try:
             with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata()
+                identity = json.loads(file.metadata()[_IDENTITY])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise StoreError(f"{path}: no aggregation is there: {error}") from error
+        if identity["recipe"] != repr(recipe):
+            raise StoreError(f"{path}: has recipe {identity['recipe']}, expected {recipe!r}")
         scaling = {n.removeprefix("scaling."): t for n, t in tensors.items() if "scaling." in n}
-        network = _network(recipe, quantiles, scaling["feature_mean"].numel(), Key(0))
-        models, levels = quantiles["model"].values, quantiles["quantile"].values
-        found = cls(recipe, models, levels, network, scaling, int(metadata.pop("rounds")))
-        for name, expected in found._identity().items():
-            if metadata[name] != expected:
-                raise StoreError(f"{path}: has {name} {metadata[name]}, expected {expected}")
+        models, levels = (np.array(identity[name]) for name in ("models", "levels"))
+        sizes = models.size, levels.size, scaling["feature_mean"].numel()
+        network = _network(recipe, *sizes, Key(0))
         state = {n.removeprefix("network."): t for n, t in tensors.items() if "network." in n}
         network.load_state_dict(state)
-        return found
-
-    def _identity(self) -> dict[str, str]:
-        names = {"models": self.models, "levels": self.levels}
-        return {"recipe": repr(self.recipe)} | {n: str(v.tolist()) for n, v in names.items()}
+        return cls(recipe, models, levels, network, scaling, identity["rounds"])
 
     def _check(self, quantiles: xr.DataArray) -> None:
         check_quantile_forecast(quantiles, ("model",))
@@ -316,8 +317,8 @@ def known_at(
     return truth.where(truth["init_time"] + truth["lead_time"] + delay <= date)
 
 
-def _network(recipe: Aggregator, quantiles: xr.DataArray, features: int, key: Key) -> nn.Module:
-    start = recipe.resolution.start(quantiles.sizes["model"], quantiles.sizes["quantile"])
+def _network(recipe: Aggregator, models: int, levels: int, features: int, key: Key) -> nn.Module:
+    start = recipe.resolution.start(models, levels)
     return recipe.locality.network(recipe.constraint.start(start), features, key / "network")
 
 

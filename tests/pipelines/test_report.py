@@ -268,7 +268,7 @@ def test_estimator_is_named(page):
 def test_missing_pieces_are_absent_and_not_failures(tmp_path):
     bare = scores()[["crps", "cases"]].sel(forecast=["ensemble"], channel=["t850"])
     page = Page(write_report(tmp_path / "report.html", Findings(bare)))
-    assert page.text["p"].count("Absent") == 7
+    assert page.text["p"].count("Absent") == 8
     assert len(page.named("svg")) == 1
     assert page.numbers["t850"] == list(bare.crps.isel(lead_time=chosen_leads(LEADS)).values.flat)
 
@@ -276,7 +276,7 @@ def test_missing_pieces_are_absent_and_not_failures(tmp_path):
 def test_forecast_of_one_member_is_reported_without_what_needs_members(tmp_path):
     single = Findings(scores().sel(forecast=["control", "persistence"], channel=["u500"]))
     page = Page(write_report(tmp_path / "report.html", single))
-    assert page.text["p"].count("Absent") == 7
+    assert page.text["p"].count("Absent") == 8
     assert len(page.numbers["u500"]) == 2 * len(chosen_leads(LEADS))
 
 

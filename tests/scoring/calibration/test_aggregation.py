@@ -266,14 +266,14 @@ def test_saved_aggregation_is_restored(tmp_path):
     recipe = Aggregator(Medium(), Local((Centre(),), 4), training=QUICK)
     fitted = recipe.fit(quantiles, truth, Key(0))
     fitted.save(tmp_path / "weights.safetensors")
-    restored = type(fitted).load(tmp_path / "weights.safetensors", recipe, quantiles)
+    restored = type(fitted).load(tmp_path / "weights.safetensors", recipe)
     assert restored.rounds == fitted.rounds
     xr.testing.assert_identical(restored.apply(quantiles), fitted.apply(quantiles))
     other = replace(recipe, resolution=Coarse())
     with pytest.raises(StoreError, match=r"has recipe .*Medium.* expected .*Coarse"):
-        type(fitted).load(tmp_path / "weights.safetensors", other, quantiles)
+        type(fitted).load(tmp_path / "weights.safetensors", other)
     with pytest.raises(StoreError, match="no aggregation is there"):
-        type(fitted).load(tmp_path / "nothing", recipe, quantiles)
+        type(fitted).load(tmp_path / "nothing", recipe)
 
 
 def test_wrong_inputs_are_refused():

@@ -1,0 +1,61 @@
+"""Scores of models beside each other and beside what is made of them, for the report."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from data.key import Key
+from pipelines.calibration.aggregated import FEWEST_DATES, Aggregated
+from pipelines.calibration.by_lead import Forecasts
+from pipelines.calibration.cases import Cases
+from pipelines.truths import Paths
+from pipelines.verification import Verification, VerificationSettings
+from scoring.quantiles import quantile_score
+
+
+def checkpoints_of(pair: Verification) -> Aggregated | None:
+    """The aggregation of an ensemble's checkpoints; None with one of them or too few dates."""
+    forecast = pair.forecast
+    if "checkpoint" not in forecast.coords or np.unique(forecast["checkpoint"]).size < 2:
+        return None
+    dates = [int(pair.scored[name].any(axis=1).sum()) for name in pair.channels]
+    return Aggregated() if min(dates) >= FEWEST_DATES else None
+
+
+def model_scores(
+    forecast: Forecasts, truth: Paths, models: Aggregated, settings: VerificationSettings
+) -> xr.DataArray:
+    """Mean weighted interval score on the last quarter of the dates, by what was known before.
+
+    Returns
+    -------
+    xarray.DataArray
+        (channel, lead_time, combination): `aggregation`, the combinations that need no training,
+        the best single model, and every model; on the cases that the mean of the models has.
+
+    Raises
+    ------
+    InputError
+        As `myriad calibrate fit` with these models.
+    """
+    pair = models.open_pair(forecast, truth, settings.channels or None).with_members(2)
+    inits, found = np.arange(pair.forecast.sizes["init_time"]), {}
+    sizes = dict(zip(pair.cell_dims, pair.cells().shape, strict=True))
+    for name in pair.channels:
+        models.check(name, pair.scored[name].sum(axis=0), sizes)
+    for name in pair.channels:
+        cases = Cases.of(pair, name, inits, pair.scored[name], settings.memory)
+        quantiles, observed = models.sampled(cases)
+        key = Key(models.seed) / "aggregation" / name
+        forecasts, observed = models.judged(quantiles, observed, key)
+        usual = quantile_score(forecasts["mean"], observed).notnull()
+        scores = [
+            quantile_score(one, observed).where(usual).mean(["init_time", "cell"])
+            for one in forecasts.values()
+        ]
+        names = xr.DataArray(list(forecasts), dims="combination", name="combination")
+        found[name] = xr.concat(scores, names, coords="minimal", compat="override")
+    channels = xr.DataArray(list(found), dims="channel", name="channel")
+    joined = xr.concat(found.values(), channels, coords="minimal", compat="override")
+    return joined.reset_coords(drop=True).transpose("channel", "lead_time", "combination")
