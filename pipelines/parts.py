@@ -352,9 +352,7 @@ class Tree:
             litter.unlink(missing_ok=True)
         for file in sorted(self.folder.glob("*.zip")):
             node = Node(*(int(text) for text in file.stem.split("-")))
-            if self.has(node.parent):
-                file.unlink(missing_ok=True)
-            elif file.is_file():
+            if file.is_file():
                 self._collapse(node)
 
     def _path(self, node: Node) -> Path:

@@ -47,6 +47,29 @@ def test_the_last_units_are_not_queued_behind_one_another() -> None:
     lanes = Lanes(units(2), PATIENCE)
     lanes.note({"a", "b"})
     assert {worker: len(keys) for worker, keys in given(lanes).items()} == {"a": 1, "b": 1}
+    lanes = Lanes(units(5), PATIENCE)
+    lanes.note({"a", "b"})
+    [(key, _), (last, _)] = given(lanes)["a"]
+    lanes.finish("a", key, 1.0)
+    assert given(lanes, 1.0) == {}  # the fifth waits for whoever is idle first
+    lanes.finish("a", last, 2.0)
+    assert list(given(lanes, 2.0)) == ["a"]
+
+
+def test_a_worker_takes_the_checkpoint_with_the_most_units_for_each_that_is_at_it() -> None:
+    many, few = [Unit(0, n, (n,), 0, "") for n in range(6)], [Unit(0, 9, (9,), 1, "")] * 4
+    lanes = Lanes([*many, *few], PATIENCE)
+    lanes.note({"a", "b"})
+    found = {worker: [unit.checkpoint for _, unit in got] for worker, got in given(lanes).items()}
+    assert found == {"a": [0, 0], "b": [1, 1]}
+
+
+def test_a_fast_unit_makes_nobody_less_patient(two: Lanes) -> None:
+    [(slow, _), (fast, _)] = given(two)["a"]
+    two.finish("a", slow, 50.0)
+    two.finish("a", fast, 51.0)
+    given(two, 51.0)
+    assert two.give_up_hung(400.0) == []
 
 
 def test_a_death_counts_for_the_unit_that_was_computed_alone(two: Lanes) -> None:
@@ -116,6 +139,7 @@ def test_what_takes_long_at_the_end_is_begun_by_an_idle_worker_too() -> None:
     assert given(lanes, 14.0) == {}
     [(twin, same)] = given(lanes, 16.0)["a"]
     assert same == unit
+    lanes.note({"a", "b", "c"})
     assert given(lanes, 17.0) == {}  # no triplets
     lanes.finish("a", twin, 25.0)
     assert [outcome.unit.block for outcome in done(lanes)] == [1, 0]
