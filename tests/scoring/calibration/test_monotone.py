@@ -6,6 +6,7 @@ from scipy import optimize
 
 from data.errors import InputError
 from data.key import Key
+from scoring.calibration.isotonic import isotonic_regression
 from scoring.calibration.monotone import (
     AS_IS,
     ISOTONIC,
@@ -85,6 +86,19 @@ def test_isotonic_is_that_of_scipy():
         for row, fit in zip(quantiles, found, strict=True):
             expected = optimize.isotonic_regression(row, weights=weights).x
             np.testing.assert_allclose(fit, expected, atol=1e-12)
+
+
+def test_many_series_at_a_time_are_each_that_of_scipy():
+    draw = Key(4).generator()
+    values = np.sort(draw.normal(size=(1500, 99)), axis=1)
+    values[::3] += 0.02 * draw.normal(size=(500, 99))
+    weights = draw.uniform(0.5, 2.0, 99)
+    expected = [optimize.isotonic_regression(row, weights=weights).x for row in values]
+    np.testing.assert_allclose(isotonic_regression(values, weights), expected, atol=1e-12)
+    single = isotonic_regression(values, weights, out=np.empty(values.shape, np.float32))
+    np.testing.assert_array_equal(single, isotonic_regression(values, weights).astype(np.float32))
+    assert isotonic_regression(values, weights, out=values) is values
+    np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
 def test_series_of_very_different_size_do_not_disturb_each_other():
