@@ -40,13 +40,22 @@ def test_parts_merge_to_the_same_bits_in_any_order(bins: int) -> None:
 
 def test_moments_extremes_and_counts_are_those_of_the_members() -> None:
     values = members()
+    values[7] = 20_010  # as high as a threshold is not above it
     whole = kept(values, np.arange(31))
     np.testing.assert_allclose(whole.mean, values.mean(axis=0), rtol=1e-15)
     np.testing.assert_allclose(whole.variance, values.var(axis=0, ddof=1), rtol=1e-9)
     np.testing.assert_array_equal(whole.sketch.smallest, values.min(axis=0))
     np.testing.assert_array_equal(whole.smallest_number, values.argmin(axis=0))
     np.testing.assert_array_equal(whole.largest_number, values.argmax(axis=0))
+    np.testing.assert_array_equal(whole.above[0], (values > 20_010).sum(axis=0))
     np.testing.assert_array_equal(whole.above[1], (values >= 20_051).sum(axis=0))
+
+
+def test_a_single_member_and_equal_members_do_not_vary() -> None:
+    values = members()
+    assert (kept(values, np.array([4])).variance == 0).all()
+    values[:] = 20_011 + np.arange(50)
+    assert (kept(values, np.arange(31)).variance == 0).all()
 
 
 def test_the_stratified_crps_is_that_of_the_members() -> None:

@@ -85,8 +85,34 @@ def test_quantiles_and_crps_keep_within_their_bounds(seed: int, count: int, bins
     assert (bound <= sketch.resolution + slack).all()
     apart = np.abs(sketch.quantiles(LEVELS, WEIBULL) - exact[Quantiles(STANDARD_LEVELS)])
     assert (apart <= sketch.resolution[:, None] + slack).all()
+    ends = sketch.quantiles((0.0, *LEVELS, 1.0), LINEAR)
+    assert (ends >= sketch.smallest[:, None]).all()
+    assert (ends <= sketch.largest[:, None]).all()
     extent = sketch.largest - sketch.smallest
     assert (sketch.resolution <= 2 * extent / (bins - 1)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_are_off_by_no_more_than_the_members_of_one_bin(seed: int) -> None:
+    values = members(seed, 200)
+    sketch, truth = Sketch.of(values, 16), truths(seed, values)
+    exact = (values < truth).sum(axis=0), (values <= truth).sum(axis=0)
+    for found, counted in zip(sketch.below(truth), exact, strict=True):
+        assert (np.abs(found - counted) <= sketch.counts.max(axis=1)).all()
+    for far, count in ((-1e6, 0), (1e6, 200)):
+        np.testing.assert_array_equal(sketch.below(np.full(CELLS, far)), count)
+        assert (sketch.crps_bound(np.full(CELLS, far)) == sketch.resolution).all()
+
+
+def test_members_evenly_spread_over_their_bins_have_their_own_scores() -> None:
+    values = np.arange(1024, dtype=np.int32)[:, None] + np.zeros(6, np.int32)
+    sketch = Sketch.of(values, 4)
+    assert (sketch.resolution == 255).all()
+    truth = np.array([-300.0, 10.0, 127.5, 256.0, 700.25, 1500.0])
+    exact = np.abs(values - truth).mean(axis=0)
+    np.testing.assert_allclose(sketch.absolute_error(truth), exact, atol=0.1)
+    apart = np.abs(values[:, :1] - values[:, 0]).sum()
+    np.testing.assert_allclose(sketch.difference_sum, apart, rtol=1e-3)
 
 
 def test_what_it_says_is_far_better_than_its_bound() -> None:
