@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,9 @@ from pipelines import experiment as settings
 class Ensemble:
     """The members of an experiment, each of which can be forecast alone.
 
-    Everything is opened on first use and kept, so that a worker loads a checkpoint once. What
-    travels between processes is the experiment alone.
+    Everything is opened on first use and kept, so that a worker loads a checkpoint once, and reads
+    the analyses of an init time once for all of its units. What travels between processes is the
+    experiment alone.
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ class Ensemble:
         self._forecasters: dict[int, Forecaster] = {}
         self._perturbations: dict[int, Perturbation] = {}
         self._device = "cpu"
+        self._read_lately = lru_cache(_analyses_needed(experiment))(self._read_analysis)
 
     def __reduce__(self) -> tuple[type[Ensemble], tuple[settings.Experiment]]:
         return Ensemble, (self.experiment,)
@@ -165,13 +167,17 @@ class Ensemble:
         InputError
             If it is missing, damaged, or on another grid.
         """
+        return self._read_lately(time)
+
+    def _read_analysis(self, time: np.datetime64) -> State:
         state = self.source.analysis(time, self.channels)
         if state.grid != self.grid:
             raise InputError(
                 f"{self.experiment.analyses}: analysis at {time} is on grid {state.grid}, the "
                 f"forecaster needs {self.grid}"
             )
-        return state.with_members(state.fields[:1], (0,))
+        first = state.fields if len(state.numbers) == 1 else state.fields[:1].clone()
+        return state.with_members(first, (0,))
 
     def analyses_for(self, init_time: np.datetime64) -> list[State]:
         """Every field that forecasts from this init time read, checked."""
@@ -294,13 +300,25 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class _Selection:
-    """Some channels of a source; what is not needed is not read."""
+    """Some channels of a source; what is not needed is not read, and the last one is kept."""
 
     source: Source
     channels: tuple[str, ...]
 
     def analysis(self, time: np.datetime64) -> State:
-        return self.source.analysis(time, self.channels)
+        return self._read_lately(time)
+
+    @cached_property
+    def _read_lately(self) -> Callable[[np.datetime64], State]:
+        return lru_cache(maxsize=1)(partial(self.source.analysis, channels=self.channels))
+
+
+def _analyses_needed(experiment: settings.Experiment) -> int:
+    """How many analyses, the control one and those before it, the members of an init time need."""
+    parts = experiment.perturbations
+    bred = sum(part.cycles for part in parts if isinstance(part, settings.BredVectors))
+    lagged = sum(part.count for part in parts if isinstance(part, settings.LaggedAnalyses))
+    return 1 + bred + lagged
 
 
 def _is_paired(part: settings.PerturbationSettings) -> bool:

@@ -1,0 +1,47 @@
+"""What a worker keeps between units."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import MyriadError
+from pipelines.ensemble import Ensemble
+from pipelines.experiment import read_experiment
+from tests.conftest import World
+
+BRED = {"kind": "bred_vectors", "correlation_length_km": 2000}
+LAGGED = {"kind": "lagged_analyses", "interval": "6h", "count": 3, "scale": 0.5}
+
+
+def ensemble(world: World, folder: Path, name: str, perturbation: dict) -> tuple[Ensemble, Path]:
+    """An ensemble on a copy of the analyses, and that copy."""
+    copy = shutil.copytree(world.folder / "analysis.zarr", folder / "analysis.zarr")
+    changes = {"analyses": str(copy), "perturbations": [perturbation], "members": 3}
+    return Ensemble(read_experiment(world.experiment(name, **changes))), copy
+
+
+@pytest.mark.parametrize("perturbation", [BRED, LAGGED])
+def test_the_analyses_of_an_init_time_are_read_once(
+    world: World, tmp_path: Path, perturbation: dict
+) -> None:
+    found, copy = ensemble(world, tmp_path, f"kept-{perturbation['kind']}", perturbation)
+    init_time = found.experiment.init_times[0]
+    before = list(found.trajectories(init_time, (0, 1, 2)))
+    shutil.rmtree(copy)
+    for one, other in zip(before, found.trajectories(init_time, (0, 1, 2)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_no_more_analyses_are_kept_than_an_init_time_needs(world: World, tmp_path: Path) -> None:
+    found, copy = ensemble(world, tmp_path, "kept-few", LAGGED)
+    times = found.experiment.init_times[0] + np.arange(5) * found.timestep
+    for time in times:
+        found.analysis(time)
+    shutil.rmtree(copy)
+    for time in times[1:]:
+        found.analysis(time)
+    with pytest.raises(MyriadError):
+        found.analysis(times[0])
