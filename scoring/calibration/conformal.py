@@ -7,7 +7,7 @@ as they promise, whatever the forecast's errors look like, as long as the cases 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from scoring.calibration.conformity import (
 )
 from scoring.labels import load, save
 from scoring.quantiles import check_levels
+
+_ENTRIES = 2**18  # worked on at a time
 
 __all__ = [
     "EACH_CASE",
@@ -220,42 +222,57 @@ class _Fit:
         self, quantiles: xr.DataArray, truth: xr.DataArray, refuse: bool
     ) -> tuple[xr.DataArray, xr.DataArray]:
         """Shifts, (*groups, quantile), and number of cases, (*groups)."""
-        groups = [dim for dim in truth.dims if dim not in self.over]
+        groups = [str(dim) for dim in truth.dims if dim not in self.over]
         quantiles = quantiles.transpose(*truth.dims, "quantile")
         xr.align(quantiles, truth, join="exact", copy=False, exclude={"quantile"})
         order = [truth.get_axis_num(dim) for dim in (*groups, *self.over)]
-        shape = tuple(truth.sizes[dim] for dim in groups)
-        size = int(np.prod(shape))
-        levels = quantiles["quantile"].values
-        weight = self._weights(truth)
+        levels, weight = quantiles["quantile"].values, self._weights(truth)
+        sizes = [truth.sizes[dim] for dim in groups]
+        values = quantiles.values.transpose(*order, truth.ndim)
+        known = truth.values.transpose(order)
+        shifts, count, alphas = np.empty((*sizes, levels.size)), np.empty(sizes), set()
+        for part in _parts(sizes, weight.size):
+            shifts[part], count[part], here = self._of_part(
+                values[part], known[part], weight, levels
+            )
+            alphas |= here
+        if refuse:
+            fewest = int(count.argmin())
+            for alpha in sorted(alphas):
+                check_reachable(alpha, count.ravel()[fewest], _where(truth, groups, fewest))
+        at = {dim: truth[dim] for dim in groups if dim in truth.coords}
+        return (
+            xr.DataArray(shifts, at | {"quantile": levels}, (*groups, "quantile")),
+            xr.DataArray(count, at, groups),
+        )
+
+    def _of_part(
+        self, values: np.ndarray, known: np.ndarray, weight: np.ndarray, levels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, set[float]]:
+        """Shifts, (*group, quantile), number of cases, (*group), and how often each margin may be
+        missed, of quantiles, (*group, *case, quantile), and truth, (*group, *case)."""
+        shape = known.shape[: known.ndim - len(self.over)]
         used = weight.ravel() > 0
-        values, known = quantiles.values, truth.values
 
         def arrange(scores: np.ndarray) -> np.ndarray:
-            flat = scores.transpose(order).reshape(size, -1)
+            flat = scores.reshape(int(np.prod(shape)), -1)
             return flat if used.all() else flat[:, used]
 
-        def error(level: int) -> np.ndarray:
-            return known - values[..., level]
+        first = known - values[..., 0]
 
-        count = self._count(weight, arrange(error(0)), used)
-        shifts = np.zeros((size, levels.size))
+        def error(level: int) -> np.ndarray:
+            return known - values[..., level] if level else first
+
+        count, alphas = self._count(weight, arrange(first), used), set()
+        shifts = np.zeros((count.size, levels.size))
         for margin in self.conformity.margins(error, levels):
-            if refuse:
-                fewest = int(count.argmin())
-                check_reachable(margin.alpha, count[fewest], _where(truth, groups, fewest))
             found = conformal_quantile(
                 arrange(margin.scores), weight.ravel()[used], count, margin.alpha
             )
+            alphas.add(margin.alpha)
             for level, direction in margin.moved:
                 shifts[:, level] = direction * found
-        at = {dim: truth[dim] for dim in groups if dim in truth.coords}
-        return (
-            xr.DataArray(
-                shifts.reshape(*shape, -1), at | {"quantile": levels}, (*groups, "quantile")
-            ),
-            xr.DataArray(count.reshape(shape), at, groups),
-        )
+        return shifts.reshape(*shape, -1), count.reshape(shape), alphas
 
     def _weights(self, truth: xr.DataArray) -> np.ndarray:
         """Of the pooled cases, (date, other)."""
@@ -297,6 +314,17 @@ def check_fitted(fitted: xr.DataArray | Mapping[str, np.ndarray], quantiles: xr.
         raise InputError(
             f"calibration was fitted for the levels {levels.tolist()}, found {found.tolist()}"
         )
+
+
+def _parts(sizes: list[int], cases: int) -> Iterator[tuple[slice, ...]]:
+    """Groups of these sizes, some at a time, so that their cases stay in cache."""
+    if not sizes:
+        yield ()
+        return
+    longest = int(np.argmax(sizes))
+    step = max(1, _ENTRIES * sizes[longest] // (cases * int(np.prod(sizes))))
+    for start in range(0, sizes[longest], step):
+        yield (*(slice(None),) * longest, slice(start, start + step))
 
 
 def _label(truth: xr.DataArray, name: str, over: tuple[str, ...]) -> xr.DataArray:

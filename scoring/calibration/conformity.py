@@ -55,7 +55,8 @@ class Symmetric:
     def margins(self, error: Callable[[int], np.ndarray], levels: np.ndarray) -> Iterator[Margin]:
         """One for each interval, the widest first."""
         for low, high in pairs(levels):
-            scores = np.maximum(-error(low), error(high))
+            scores = np.negative(error(low))
+            np.maximum(scores, error(high), out=scores)
             yield Margin(scores, round(2 * levels[low], _ROUNDING), ((low, -1.0), (high, 1.0)))
 
 
