@@ -55,7 +55,7 @@ class Weights:
         """
         size = len(values)
         relative = relative_variance(persistence(values, deviations=1), size, most(size))
-        counts = np.logical_and.accumulate(relative >= _LOWEST, axis=0)
+        counts = relative >= _LOWEST  # it falls from cosine to cosine
         counts[0] = True
         return cls._of(counts, relative)
 

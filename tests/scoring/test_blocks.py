@@ -66,6 +66,25 @@ def test_every_member_is_dealt_once_and_every_checkpoint_in_its_share():
             Strata.of(groups).check(groups[place])
 
 
+def test_checkpoints_give_their_surplus_to_different_blocks():
+    places = stratified_blocks(np.repeat([0, 1], 129))
+    assert [place.size for place in places] == [129, 129]
+
+
+@pytest.mark.parametrize(("own", "fair"), [(32, True), (33, True), (34, False), (30, False)])
+def test_a_block_may_have_one_member_more_or_less_or_a_twentieth(own, fair):
+    few = np.repeat([0, 1], [own, 128 - own])  # a twentieth of 32 is 1.6
+    many = np.repeat([0, 1], [10 * own, 1280 - 10 * own])  # and of 320 is 16
+    for groups in (few, many):
+        if fair:
+            Strata({0: 0.25, 1: 0.75}).check(groups)
+        else:
+            with pytest.raises(InputError, match="its share of the ensemble"):
+                Strata({0: 0.25, 1: 0.75}).check(groups)
+    Strata({0: 0.05, 1: 0.95}).check(np.repeat([0, 1], [5, 95]))
+    Strata({0: 0.05, 1: 0.95}).check(np.repeat([0, 1], [6, 94]))
+
+
 def test_a_small_ensemble_is_one_block_and_small_blocks_are_refused():
     [place] = stratified_blocks(GROUPS[::64])
     np.testing.assert_array_equal(place, np.arange(16))
@@ -145,6 +164,16 @@ def test_missing_members_cannot_be_left_out():
     members, truth = ensemble()
     with pytest.raises(InputError, match="omit needs all members"):
         BlockScores.of(members, truth, STRUCTURE, EXCHANGEABLE, missing=OMIT)
+
+
+def test_blocks_with_a_missing_truth_merge():
+    members, truth = ensemble()
+    truth[2, 3] = np.nan
+    one, two = (
+        BlockScores.of(members[some], truth, Structure.independent(512), EXCHANGEABLE)
+        for some in (slice(512), slice(512, None))
+    )
+    assert np.argwhere(np.isnan((one + two).crps(FAIR))).tolist() == [[2, 3]]
 
 
 def test_blocks_of_another_truth_do_not_merge():

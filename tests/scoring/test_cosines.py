@@ -31,6 +31,13 @@ def test_variances_are_the_sums_over_the_covariances_of_an_autoregression(rho, s
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("size", [4, 5, 12, 31, 60, 365])
+def test_variances_fall_from_cosine_to_cosine(size):
+    found = relative_variance(np.linspace(0, 0.99, 100), size, most(size))
+    assert (np.diff(found, axis=0) <= 1e-12).all()
+    assert (found <= 1 + 1e-12).all()
+
+
 def test_cosines_are_those_of_the_transform():
     values = np.random.default_rng(1).normal(size=(12, 3))
     np.testing.assert_allclose(

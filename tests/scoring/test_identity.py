@@ -1,0 +1,61 @@
+"""Names made of values: readable where short, and different wherever a value is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from scoring.identity import key_of
+from scoring.probability import Exceedance
+from scoring.thresholds import Constants
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two settings."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A setting that is a dataclass."""
+
+    value: object
+
+
+def test_a_short_name_is_made_of_class_and_fields():
+    assert key_of(Exceedance(Constants((1.0, 2.5)))) == "exceedance_constants_values_1.0_2.5"
+    assert key_of(Pair((1, 2), (3,))) == "pair_left_1_2_right_3"
+    assert key_of(Wrapped("mean")) == "wrapped_value_mean"
+
+
+def test_a_long_name_ends_in_a_digest_of_all_of_it():
+    longest, longer = Pair((1,) * 30), Pair((1,) * 31 + (2,))
+    assert key_of(longest) == "pair_left_" + "1_" * 30 + "right_"
+    assert len(key_of(longest)) == 76
+    found = [key_of(Pair((1,) * 40 + (last,))) for last in range(100)]
+    assert len({*found, key_of(longer)}) == 101
+    assert all(name.startswith("pair_") and len(name) == 13 for name in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Pair((1,), (2, 3)), Pair((1, 2), (3,))),  # the same values in other fields
+        (Wrapped(Pair((1,))), Pair((1,))),
+        (Wrapped(0.1), Wrapped(np.nextafter(0.1, 1).item())),
+        (Wrapped(np.zeros((2, 3))), Wrapped(np.zeros((3, 2)))),
+        (Wrapped(np.zeros(3)), Wrapped(np.array([0.0, 0.0, 1e-300]))),
+        (Wrapped(None), Wrapped(0)),
+    ],
+)
+def test_two_settings_never_share_a_name(one, other):
+    assert key_of(one) != key_of(other)
+    assert key_of(one) == key_of(one)
+
+
+def test_an_array_is_named_by_its_values_whatever_their_type():
+    values = np.arange(6).reshape(2, 3)
+    assert key_of(values) == key_of(values.astype(np.float32)) != key_of(values + 1)
