@@ -26,14 +26,12 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     """
     if len(paths) == 1 and statistics_paths(Path(paths[0])):
         return open_as_forecast(Path(paths[0]))
-    if len(paths) == 1 and _is_store(Path(paths[0])):
-        try:
-            # Our own store lists its channels in order; without a list any order may come.
-            ordered = '"consolidated_metadata"' in (Path(paths[0]) / "zarr.json").read_text()
-            store = xr.open_zarr(paths[0], consolidated=ordered, chunks=None, decode_timedelta=True)
-            return store if ordered else store[sorted(store.data_vars)]
-        except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{paths[0]}: cannot be opened: {error}") from error
+    if paths and all(_is_store(Path(path)) for path in paths):
+        stores = [_open_store(path) for path in paths]
+        if len(stores) == 1:
+            return stores[0]
+        if all(set(store.data_vars) == set(stores[0].data_vars) for store in stores):
+            return _one_after_the_other(stores, paths)
     by_channel: dict[str, list[xr.DataArray]] = {}
     for path in paths:
         for source in open_forecasts(path):
@@ -46,6 +44,34 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
         raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
     shape = dataset.sizes["init_time"], dataset.sizes["number"]
     return dataset.assign_coords(completed=(("init_time", "number"), np.ones(shape, bool)))
+
+
+def _open_store(path: Path | str) -> xr.Dataset:
+    try:
+        # Our own store lists its channels in order; without a list any order may come.
+        ordered = '"consolidated_metadata"' in (Path(path) / "zarr.json").read_text()
+        store = xr.open_zarr(path, consolidated=ordered, chunks=None, decode_timedelta=True)
+        return store if ordered else store[sorted(store.data_vars)]
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: cannot be opened: {error}") from error
+
+
+def _one_after_the_other(stores: Sequence[xr.Dataset], paths: Sequence[Path | str]) -> xr.Dataset:
+    """Stores of different init times or else leads, lazily, with the attributes of the first."""
+    where, first = ", ".join(map(str, paths)), stores[0].init_time
+    dim = "lead_time" if all(store.init_time.equals(first) for store in stores) else "init_time"
+    lazy = [store.chunk({"init_time": 1}) for store in stores]
+    try:
+        joined = xr.concat(
+            lazy, dim, data_vars="minimal", coords="minimal", compat="override",
+            join="exact", combine_attrs="override",
+        ).sortby(dim)  # fmt: skip
+    except ValueError as error:
+        raise InputError(f"{where}: do not fit together: {error}") from error
+    twice = joined.indexes[dim][joined.indexes[dim].duplicated()]
+    if twice.size:
+        raise InputError(f"{where}: {dim} {twice[0]} is in two of them")
+    return joined.assign_coords(completed=joined.completed.load())
 
 
 def _is_store(path: Path) -> bool:

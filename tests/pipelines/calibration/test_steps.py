@@ -303,3 +303,41 @@ def test_the_command_line_fits_applies_and_updates(world, tmp_path):
 def test_the_command_line_names_every_method() -> None:
     kinds = get_args(get_args(AnyMethod)[0])
     assert {kind.model_fields["method"].default for kind in kinds} == set(METHODS)
+
+
+def test_patterns_name_stores_of_some_init_times_each(world, tmp_path):
+    with open_forecast([world.forecast]) as forecast:
+        loaded = forecast.load()
+    for part in range(3):
+        write_store(
+            tmp_path / "parts" / f"{part}.zarr",
+            loaded.isel(init_time=slice(8 * part, 8 * part + 8)),
+        )
+    runner, found = CliRunner(), {}
+    for name, where in (
+        ("whole", str(world.forecast)),
+        ("cut", str(tmp_path / "parts" / "*.zarr")),
+    ):
+        inputs = ["--calibration", str(tmp_path / name), "--forecast", where]
+        truth = ["--truth", str(world.truth)]
+        for arguments in (
+            ["fit", *inputs, *truth, "--method", "conformal", "--dates", "/2006-01-16"],
+            ["apply", *inputs, "--output", str(tmp_path / f"{name}.zarr")],
+            ["update", *inputs, *truth],
+        ):
+            done = runner.invoke(main, ["calibrate", *arguments])
+            assert done.exit_code == 0, done.output
+        kept = xr.open_zarr(tmp_path / f"{name}.zarr", consolidated=False).load()
+        found[name] = Calibration.open(tmp_path / name), kept
+    assert found["whole"][0].hash == found["cut"][0].hash
+    for name in ("t850", "ws10m"):
+        np.testing.assert_array_equal(found["whole"][1][name], found["cut"][1][name])
+    first = str(parts / "0.zarr")
+    for other, message in (("none*.zarr", "matches no file"), (first, "is in two of them")):
+        done = runner.invoke(
+            main,
+            ["calibrate", "apply", "--calibration", str(tmp_path / "whole"), "--output",
+             str(tmp_path / "o.zarr"), "--forecast", first, "--forecast", other],
+        )  # fmt: skip
+        assert done.exit_code == 3
+        assert message in done.output
