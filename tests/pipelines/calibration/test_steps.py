@@ -308,17 +308,12 @@ def test_the_command_line_names_every_method() -> None:
 def test_patterns_name_stores_of_some_init_times_each(world, tmp_path):
     with open_forecast([world.forecast]) as forecast:
         loaded = forecast.load()
-    for part in range(3):
-        write_store(
-            tmp_path / "parts" / f"{part}.zarr",
-            loaded.isel(init_time=slice(8 * part, 8 * part + 8)),
-        )
+    parts = tmp_path / "parts"
+    for first in (0, 8, 16):
+        write_store(parts / f"{first}.zarr", loaded.isel(init_time=slice(first, first + 8)))
     runner, found = CliRunner(), {}
-    for name, where in (
-        ("whole", str(world.forecast)),
-        ("cut", str(tmp_path / "parts" / "*.zarr")),
-    ):
-        inputs = ["--calibration", str(tmp_path / name), "--forecast", where]
+    for name, where in (("whole", world.forecast), ("cut", parts / "*.zarr")):
+        inputs = ["--calibration", str(tmp_path / name), "--forecast", str(where)]
         truth = ["--truth", str(world.truth)]
         for arguments in (
             ["fit", *inputs, *truth, "--method", "conformal", "--dates", "/2006-01-16"],
