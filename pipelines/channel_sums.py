@@ -99,8 +99,8 @@ class ChannelSums:
             single = replace(block, leads=np.array([lead]))
             for evaluate in self.additions.fields:
                 found = evaluate(members[:, place], truth[place], shares)
-                for statistic, (total, weight) in found.items():
-                    self.tally.add("ensemble", single, statistic, total, weight)
+                for statistic, parts in found.items():
+                    self.tally.add("ensemble", single, statistic, *self._counted(*parts))
 
     def _ensemble(
         self,
@@ -148,11 +148,8 @@ class ChannelSums:
             return
         values = self._evaluate(_OF_AREA_MEANS, stacked[:-1], stacked[-1])
         for statistic, value in values.items():
-            weight = np.ones(value.shape)
-            if self.asked.missing != PROPAGATE:
-                weight = np.isfinite(value).astype(float)
-                value = np.where(weight > 0, value, 0.0)
-            self.tally.add("ensemble", block, statistic, value, weight)
+            parts = self._counted(value, np.ones(value.shape))
+            self.tally.add("ensemble", block, statistic, *parts)
 
     def _evaluate(
         self,
@@ -163,6 +160,15 @@ class ChannelSums:
     ) -> Values:
         missing, threads = self.asked.missing, self.asked.threads
         return evaluate_arrays(statistics, members, truth, axis, missing=missing, threads=threads)
+
+    def _counted(self, total: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Totals, (region, lead_time, *labels), and weights, (region, lead_time); those without a
+        value count for nothing where not all have to have one."""
+        if self.asked.missing == PROPAGATE:
+            return total, weight
+        there = np.isfinite(total)
+        whole = there.reshape(*weight.shape, -1).all(axis=-1)
+        return np.where(there, total, 0.0), weight * whole
 
     def _usable(self, values: Values) -> np.ndarray | None:
         """Samples, (lead_time, *cells), that have all values; None where all have to have them."""

@@ -135,6 +135,30 @@ def test_missing_members_can_be_left_out_of_families_too(verified, everything, t
         np.testing.assert_allclose(found[name], everything.scores[name], err_msg=name)
 
 
+def test_a_field_with_a_gap_is_left_out_of_its_mean_or_makes_it_missing(verified, tmp_path):
+    store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    store.z500[2, 4, LEAD, 3, 5] = np.nan
+    store.to_zarr(tmp_path / "gap.zarr", zarr_format=3, consolidated=False)
+    chosen = ("energy", "spectra")
+    found, whole = (
+        score(
+            path, verified.truth, tmp_path / path.stem,
+            settings=ScoreSettings(channels=("z500",), families=chosen, missing=OMIT),
+        )
+        for path in (tmp_path / "gap.zarr", verified.forecast)
+    )  # fmt: skip
+    propagated = score(
+        tmp_path / "gap.zarr", verified.truth, tmp_path / "none",
+        settings=ScoreSettings(channels=("z500",), families=chosen),
+    )  # fmt: skip
+    for key in (EnergyScore(("cell",)).key, Spectrum("mean", Sphere(GRID).truncation).key):
+        by_date = whole.sums.mean(key, over=()).sel(ENSEMBLE).isel(lead_time=LEAD)
+        expected = np.delete(by_date.values, 2, axis=0).mean(axis=0)
+        mean = found.sums.mean(key).sel(ENSEMBLE).isel(lead_time=LEAD)
+        np.testing.assert_allclose(mean, expected, rtol=1e-6)
+        assert np.isnan(propagated.sums.mean(key).sel(ENSEMBLE).isel(lead_time=LEAD)).all()
+
+
 def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_path):
     for families, settings, message in (
         (("evnts",), {}, "no family 'evnts', expected decomposition, energy"),
