@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import xskillscore
+from scores import probability as peer
 
 from data.errors import InputError
 from scoring.decisions import (
@@ -35,6 +36,19 @@ def test_area_is_that_of_xskillscore_and_of_comparing_every_pair():
     np.testing.assert_allclose(area, (1 + pairs.mean()) / 2, rtol=1e-13)
     expected = xskillscore.roc(event.astype(int), probability, "continuous", "x")
     np.testing.assert_allclose(area, expected, rtol=1e-12)
+
+
+def test_area_and_value_are_those_of_scores():
+    probability, event = cases(2.0)
+    joint, observed = joint_distribution(probability, event), event.astype(float)
+    np.testing.assert_allclose(roc_area(joint), peer.roc_auc(probability, observed), rtol=1e-12)
+    value = relative_economic_value(joint, RATIOS)
+    actions = value.action.values[:-1]
+    expected = peer.relative_economic_value(
+        probability, observed, cost_loss_ratios=list(RATIOS), probability_thresholds=list(actions)
+    )
+    expected = expected.rename(probability_threshold="action").transpose("action", ...)
+    np.testing.assert_allclose(value.sel(action=actions), expected, atol=1e-12)
 
 
 def test_rates_are_those_of_acting_at_each_probability():

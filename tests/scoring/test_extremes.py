@@ -52,6 +52,23 @@ def test_discrete_index_is_that_of_earthkit(kind, members):
     np.testing.assert_allclose(value(DISCRETE_INDEX, *rounded), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_indices_of_geopotential_in_float32_are_those_of_earthkit():
+    forecast, climate = ((54_000 + 20 * x).astype("f4") for x in case(7424, cells=6))
+    wide = climate.T.astype(float), forecast.astype(float)
+    truth = (54_000 + np.arange(6)).astype("f4")
+    references = {
+        reference: climate[:, np.isin(np.round(PERCENTILES.levels, 2), reference.levels)]
+        for reference in ShiftOfTails("climate").references
+    }
+    statistics = DISCRETE_INDEX, ShiftOfTails("climate")
+    found = evaluate_arrays(
+        statistics, forecast, truth, references={PERCENTILES: climate, **references}
+    )
+    np.testing.assert_allclose(found[DISCRETE_INDEX], efi(*wide), rtol=1e-5, atol=1e-6)
+    expected = sot(wide[0].copy(), wide[1], perc=90)
+    np.testing.assert_allclose(found[statistics[1]], expected, rtol=1e-5)
+
+
 @each_kind
 def test_exact_index_is_the_integral_of_its_definition(kind):
     forecast, climate = case(7, kind, cells=3)
