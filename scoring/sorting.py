@@ -58,16 +58,15 @@ def sort_blocks(padded: np.ndarray, size: int) -> np.ndarray:
 
 
 def subtract(source: np.ndarray, target: np.ndarray, out: np.ndarray) -> None:
-    """`source` minus `target`, members along the last axis; infinite members may be there.
+    """`source` minus `target`, members along the last axis; only members may be infinite.
 
     In the wider of their precisions: a truth in float64 is not rounded before.
     """
     dtype = np.result_type(source, target, out)
-    with np.errstate(invalid="ignore"):
-        if source.strides[-1] == source.itemsize:
-            np.subtract(source, target, out=out, dtype=dtype, casting="same_kind")
-            return
-        # Members far from each other in memory: turn a few at a time, in cache.
-        for first in range(0, source.shape[-1], _SLAB):
-            some = slice(first, first + _SLAB)
-            out[..., some] = np.subtract(source[..., some], target, dtype=dtype)
+    if source.strides[-1] == source.itemsize:
+        np.subtract(source, target, out=out, dtype=dtype, casting="same_kind")
+        return
+    # Members far from each other in memory: turn a few at a time, in cache.
+    for first in range(0, source.shape[-1], _SLAB):
+        some = slice(first, first + _SLAB)
+        out[..., some] = np.subtract(source[..., some], target, dtype=dtype)

@@ -5,6 +5,7 @@ import torch
 from data.errors import InputError
 from scoring import moments
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS
+from scoring.decomposition import MemberIntervals
 from scoring.device import evaluate_tensor
 from scoring.extremes import DISCRETE, EXACT, ExtremeForecastIndex, ShiftOfTails
 from scoring.members import BestMemberError, Gain
@@ -15,6 +16,9 @@ from scoring.statistic import OMIT, PROPAGATE, evaluate_arrays
 from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure
 from scoring.weighted import Above, Below, Between, OutcomeWeightedCRPS, ThresholdWeightedCRPS
+from tests.scoring.test_statistic import CLIMATE as CLIMATES
+from tests.scoring.test_statistic import QUANTILES, arrays
+from tests.scoring.test_statistic import STATISTICS as EVERY
 
 EVENTS = Constants((-1.0, 0.0, 2.0))
 CLIMATE = Reference("climate", (0.0, 0.1, 0.9, 0.99, 1.0))
@@ -149,6 +153,35 @@ def test_a_truth_in_double_precision_is_not_rounded_before_it_is_subtracted(devi
     for statistic, values in expected.items():
         np.testing.assert_allclose(
             found[statistic].cpu(), values, rtol=1e-6, atol=1e-9, err_msg=statistic.key
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("missing", [PROPAGATE, OMIT], ids=["propagate", "omit"])
+@pytest.mark.parametrize(("dtype", "digits"), [(np.float32, 1e-5), (np.float64, 1e-10)])
+def test_every_statistic_of_a_tensor_is_that_of_an_array(device, missing, dtype, digits):
+    forecast, truth = (array.astype(dtype) for array in arrays())
+    forecast[0, 3, 1, 2], forecast[1, :, 0, 0], truth[2, 2, 2] = np.nan, np.inf, -np.inf
+    statistics = (*EVERY, MemberIntervals(10))
+    references = {
+        reference: np.broadcast_to(
+            QUANTILES[np.isin(CLIMATES.levels, reference.levels)].astype(dtype),
+            (*truth.shape, len(reference.levels)),
+        ).copy()
+        for statistic in statistics
+        for reference in statistic.references
+    }
+    expected = evaluate_arrays(
+        statistics, forecast, truth, 1, missing=missing, references=references
+    )
+    found = evaluate_tensor(
+        statistics, torch.from_numpy(forecast).to(device), torch.from_numpy(truth).to(device), 1,
+        missing=missing,
+        references={name: torch.from_numpy(field) for name, field in references.items()},
+    )  # fmt: skip
+    for statistic, values in expected.items():
+        np.testing.assert_allclose(
+            found[statistic].cpu(), values, rtol=digits, atol=digits, err_msg=statistic.key
         )
 
 
