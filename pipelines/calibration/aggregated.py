@@ -26,15 +26,9 @@ from pipelines.calibration.models import (
     open_models,
 )
 from pipelines.calibration.quantiles import OfQuantiles
-from pipelines.calibration.tables import (
-    TableTruths,
-    is_table,
-    open_model_tables,
-    verification_of_tables,
-)
+from pipelines.calibration.tables import is_table, open_model_tables
 from pipelines.forecasts import open_forecast
-from pipelines.truths import Paths, Truths, listed
-from pipelines.verification import Verification, verify
+from pipelines.truths import listed
 from scoring.calibration.aggregation import Aggregation, Aggregator, known_at
 from scoring.calibration.aggregation_training import Training
 from scoring.calibration.aggregation_weights import (
@@ -155,16 +149,6 @@ class Aggregated(OfQuantiles):
         if len(models_of(dataset)) < 2:
             raise InputError(f"one model, {models_of(dataset)[0]}: there is nothing to combine")
         return dataset
-
-    def open_pair(
-        self, forecast: Forecasts, truth: Paths, channels: tuple[str, ...] | None
-    ) -> Verification:
-        """See `Method.open_pair`."""
-        dataset, truths = self.open(forecast, channels), listed(truth)
-        where = ", ".join(forecast if isinstance(forecast, Mapping) else map(str, listed(forecast)))
-        if all(map(is_table, truths)):
-            return verification_of_tables(dataset, TableTruths.open(truths, self.cells), where)
-        return verify(dataset, Truths.open(truths), channels, where)
 
     def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
         """See `Method.check`."""

@@ -10,11 +10,12 @@ import xarray as xr
 
 from data.errors import InputError
 from pipelines.calibration.cases import Cases
-from pipelines.forecasts import open_forecast
+from pipelines.calibration.given import open_input
+from pipelines.calibration.tables import TableTruths, is_table, verification_of_tables
 from pipelines.labels import decode, encode
 from pipelines.settings import Settings
-from pipelines.truths import Paths, listed
-from pipelines.verification import Verification, open_verification
+from pipelines.truths import Paths, Truths, cell_dims, listed
+from pipelines.verification import Verification, verify
 
 Forecasts = Paths | Mapping[str, Paths]
 
@@ -24,13 +25,18 @@ class ByLead(Settings):
 
     def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
         """See `Method.open`."""
-        return open_forecast(listed(_one(forecast)))
+        return open_input(listed(_one(forecast)))
 
     def open_pair(
         self, forecast: Forecasts, truth: Paths, channels: tuple[str, ...] | None
     ) -> Verification:
         """See `Method.open_pair`."""
-        return open_verification(_one(forecast), truth, channels)
+        dataset, truths = self.open(forecast, channels), listed(truth)
+        where = ", ".join(forecast if isinstance(forecast, Mapping) else map(str, listed(forecast)))
+        if all(map(is_table, truths)):
+            cells = cell_dims(next(iter(dataset.values())))
+            return verification_of_tables(dataset, TableTruths.open(truths, cells), channels, where)
+        return verify(dataset, Truths.open(truths), channels, where)
 
     def fit(self, cases: Cases) -> xr.Dataset:
         """See `Method.fit`."""

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from data.grid import Grid
+from pipelines.calibration.given import LEVEL, given_quantiles
 from pipelines.truths import Series
 from pipelines.verification import Verification
 from scoring.quantiles import Quantiles
@@ -151,8 +152,13 @@ def read_members(forecast: xr.Dataset, name: str, init: int, leads: np.ndarray) 
 
 
 def quantiles_of(members: xr.DataArray, levels: tuple[float, ...]) -> xr.DataArray:
-    """Quantiles of members, (quantile, lead_time, *cells), float32."""
-    like, values = members.isel(number=0, drop=True), quantile_values(members.values, levels)
+    """Quantiles of members, or those that stand in their place, (quantile, lead_time, *cells),
+    float32."""
+    like = members.isel(number=0, drop=True)
+    if LEVEL in members.coords:
+        values = given_quantiles(members, levels, "the forecast")
+    else:
+        values = quantile_values(members.values, levels)
     at = {name: like[name] for name in like.coords}
     return xr.DataArray(
         values, at | {"quantile": np.array(levels)}, ("quantile", *like.dims), like.name, like.attrs

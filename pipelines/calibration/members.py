@@ -13,8 +13,9 @@ from data.channel import channel
 from data.errors import InputError
 from data.grid import Grid
 from data.sphere import Sphere
-from pipelines.calibration.by_lead import ByLead
+from pipelines.calibration.by_lead import ByLead, Forecasts
 from pipelines.calibration.cases import Cases
+from pipelines.calibration.given import with_members
 from pipelines.calibration.quantiles import NOT_NEGATIVE, possible
 from scoring.calibration.coupling import couple, member_levels
 from scoring.calibration.degree_by_degree import DegreeByDegree
@@ -30,6 +31,11 @@ class _OfMembers(ByLead):
     """What methods that fit a few parameters to members share."""
 
     output: ClassVar[str] = "number"
+    method: str
+
+    def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
+        """See `Method.open`."""
+        return with_members(super().open(forecast, channels), self.method)
 
     def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
         """See `Method.check`."""

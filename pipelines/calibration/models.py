@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from data.errors import InputError
 from pipelines.calibration.cases import quantile_values
-from pipelines.forecasts import open_forecast
-from pipelines.labels import open_labelled
+from pipelines.calibration.given import LEVEL, check_given_levels, given_quantiles, open_input
 from pipelines.truths import SERIES, Paths, check_cells, listed
 
 
@@ -71,7 +69,7 @@ def open_models(
     InputError, StoreError
         If one cannot be opened, lacks a channel, or lies on another grid.
     """
-    opened = {name: _open_one(listed(paths)) for name, paths in forecasts.items()}
+    opened = {name: open_input(listed(paths)) for name, paths in forecasts.items()}
     first = next(iter(opened))
     names = list(channels or _channels(opened[first]))
     for model, dataset in opened.items():
@@ -99,13 +97,9 @@ def check_model_levels(forecast: xr.Dataset, levels: Sequence[float]) -> None:
     InputError
         Naming the model and its levels.
     """
-    for model, own in _levels_of(forecast).items():
-        missing = [level for level in levels if own.size and not np.isclose(own, level).any()]
-        if missing:
-            raise InputError(
-                f"model {model} has no quantile of level {missing[0]:g}, but those of "
-                f"{', '.join(f'{level:g}' for level in own)}: name common `levels`"
-            )
+    for model, given in _levels_of(forecast).items():
+        if given.size:
+            check_given_levels(given, levels, f"model {model}")
 
 
 def models_of(forecast: xr.Dataset) -> tuple[str, ...]:
@@ -135,48 +129,18 @@ def model_quantiles(
     of = members["model"].values
     like = members.isel(number=0, drop=True)
     found = np.full((len(models), len(levels), *like.shape), np.nan, np.float32)
-    given = members["level"].values if "level" in members.coords else np.full(of.size, np.nan)
     for place, model in enumerate(models):
-        own = np.flatnonzero(of == model)
-        if not own.size:
+        own = members.isel(number=np.flatnonzero(of == model))
+        if not own.sizes["number"]:
             continue
-        values = members.values[own]
-        if np.isfinite(given[own]).all():
-            chosen = [int(np.abs(given[own] - level).argmin()) for level in levels]
-            found[place] = values[chosen]
-            _check_order(found[place], model, members)
+        if LEVEL in own.coords and np.isfinite(own[LEVEL]).all():
+            found[place] = given_quantiles(own, levels, f"model {model}")
         else:
-            known = np.isfinite(values).all(axis=0)
-            found[place] = np.where(known, quantile_values(values, levels), np.nan)
+            known = np.isfinite(own.values).all(axis=0)
+            found[place] = np.where(known, quantile_values(own.values, levels), np.nan)
     at = {name: like[name] for name in like.coords}
     at |= {"model": list(models), "quantile": np.array(levels)}
     return xr.DataArray(found, at, ("model", "quantile", *like.dims), like.name, like.attrs)
-
-
-def _check_order(quantiles: np.ndarray, model: str, members: xr.DataArray) -> None:
-    """Refuse quantiles, (quantile, ...), of which a higher one is lower."""
-    steps = np.diff(quantiles, axis=0)
-    crossed = int((steps < -1e-5 * np.abs(quantiles[1:])).any(axis=0).sum())
-    if crossed:
-        time = np.datetime_as_string(members["init_time"].values, "h")
-        raise InputError(
-            f"model {model}: quantiles of {members.name} at {time} cross in {crossed} cases, "
-            "expected values that do not decrease with their level"
-        )
-
-
-def _open_one(paths: Sequence[Path | str]) -> xr.Dataset:
-    """A forecast with members, or with levels in their place."""
-    if len(paths) == 1 and (Path(paths[0]) / "quantile").is_dir():
-        held = open_labelled(paths[0])
-        levels = held["quantile"].values
-        completed = np.ones((held.sizes["init_time"], levels.size), bool)
-        return held.rename(quantile="number").assign_coords(
-            number=np.arange(levels.size),
-            level=("number", levels),
-            completed=(("init_time", "number"), completed),
-        )
-    return open_forecast(paths)
 
 
 def _channels(forecast: xr.Dataset) -> tuple[str, ...]:
@@ -185,7 +149,7 @@ def _channels(forecast: xr.Dataset) -> tuple[str, ...]:
 
 def _levels_of(forecast: xr.Dataset) -> dict[str, np.ndarray]:
     """Levels of each model; none if it is of members."""
-    if "level" not in forecast.coords:
+    if LEVEL not in forecast.coords:
         return {}
     models, level = forecast["model"].values, forecast["level"].values
     own = {name: level[models == name] for name in models_of(forecast)}

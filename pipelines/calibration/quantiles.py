@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 
 from data.channel import channel
 from data.errors import InputError
-from pipelines.calibration.by_lead import ByLead
+from pipelines.calibration.by_lead import ByLead, Forecasts
 from pipelines.calibration.cases import Cases, quantiles_of
+from pipelines.calibration.given import LEVEL, check_given_levels, with_members
 from scoring.calibration.conformal import (
     EACH_CASE,
     EACH_DATE,
@@ -46,6 +47,13 @@ class OfQuantiles(ByLead):
         except InputError as error:
             raise ValueError(str(error)) from None
         return levels
+
+    def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
+        """See `pipelines.calibration.methods.Method.open`."""
+        dataset = super().open(forecast, channels)
+        if LEVEL in dataset.coords:
+            check_given_levels(dataset[LEVEL].values, self.levels, "the forecast")
+        return dataset
 
 
 class Conformal(OfQuantiles):
@@ -107,6 +115,10 @@ class Mapped(Conformal):
 
     method: Literal["mapping"] = "mapping"
     output: ClassVar[str] = "number"
+
+    def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
+        """See `pipelines.calibration.methods.Method.open`."""
+        return with_members(super().open(forecast, channels), self.method)
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""

@@ -123,17 +123,19 @@ class TableTruths:
         return TableTruths(moved, self.where)
 
 
-def verification_of_tables(forecast: xr.Dataset, truth: TableTruths, where: str) -> Verification:
-    """The models and their truth.
+def verification_of_tables(
+    forecast: xr.Dataset, truth: TableTruths, channels: Sequence[str] | None, where: str
+) -> Verification:
+    """A forecast, of a table or a store, and its truth.
 
     Raises
     ------
     InputError
-        If no valid time has truth.
+        If a channel is missing, or no valid time has truth.
     """
     truth, scored = truth.at_cells(forecast), {}
     valid = valid_times(forecast)
-    for name in map(str, forecast):
+    for name in _chosen(forecast, channels, where):
         times = truth.times(name)
         scored[name] = np.isin(valid, times)
         if not scored[name].any():
@@ -178,8 +180,10 @@ def _chosen(
 ) -> Sequence[str]:
     for name in channels or ():
         if name not in found:
-            raise InputError(f"{where}: channel {name!r} is missing, found {', '.join(found)}")
-    return list(channels or found)
+            raise InputError(
+                f"{where}: channel {name!r} is missing, found {', '.join(map(str, found))}"
+            )
+    return [str(name) for name in channels or found]
 
 
 def _check_columns(table: pd.DataFrame, needed: Sequence[str], path: Path) -> None:

@@ -269,6 +269,37 @@ def test_wrong_tables_are_one_clear_error(tables, tmp_path):
             method_from(SETTINGS | settings)
 
 
+def test_what_was_combined_is_calibrated_like_any_forecast(tables, tmp_path):
+    truth = tables / "truth.csv"
+    combined = fit(tables / "forecast.csv", truth, tmp_path / "c", method_from(SETTINGS))
+    apply(combined, tables / "forecast.csv", tmp_path / "one.zarr")
+    one = tmp_path / "one.zarr"
+    past = FitSettings(dates=((None, np.datetime64("2024-01-20", "s")),))
+    for method in ("conformal", "tracking", "adaptive"):
+        settings = method_from({"method": method, "levels": LEVELS})
+        folder, output = tmp_path / method, tmp_path / f"{method}.zarr"
+        done = fit(one, truth, folder, settings, past)
+        apply(done, one, output)
+        raw, found = quantiles_in(one), quantiles_in(output)
+        assert found.sizes == raw.sizes
+        shifts = (found - raw).isel(init_time=-1, location=0, lead_time=0)
+        assert abs(shifts).max() > 0
+        assert update(done, folder, one, truth)[1]
+    # Split CQR by hand: the median moves by the median of past errors, (n + 1) p-th smallest.
+    raw, found = quantiles_in(one).sel(quantile=0.5), quantiles_in(tmp_path / "conformal.zarr")
+    known = pd.read_csv(truth, dtype={"location": str}).set_index(["valid_time", "location"]).value
+    valid = (raw.init_time + raw.lead_time).values.astype("datetime64[D]").astype(str)
+    names = raw.location.values.tolist()
+    observed = np.array([[[known[t, n] for n in names] for t in row] for row in valid])
+    error = np.sort((observed - raw.values)[:20, 0].ravel())
+    shift = (found.sel(quantile=0.5) - raw).isel(lead_time=0).values
+    np.testing.assert_allclose(shift, error[int(np.ceil(61 * 0.5)) - 1], atol=1e-5)
+    with pytest.raises(InputError, match="emos needs members, found quantiles"):
+        fit(one, truth, tmp_path / "d", method_from({"method": "emos"}), past)
+    with pytest.raises(InputError, match=r"the forecast has no quantile of level 0\.025, but those"):
+        fit(one, truth, tmp_path / "d", method_from({"method": "conformal"}), past)
+
+
 def test_checkpoints_are_models_as_stores_of_their_own_are(world, tmp_path):
     settings = {"method": "aggregation", "levels": LEVELS, "most_rounds": 3}
     some = FitSettings(("t850",))
