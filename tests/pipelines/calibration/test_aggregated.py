@@ -296,7 +296,7 @@ def test_what_was_combined_is_calibrated_like_any_forecast(tables, tmp_path):
     np.testing.assert_allclose(shift, error[int(np.ceil(61 * 0.5)) - 1], atol=1e-5)
     with pytest.raises(InputError, match="emos needs members, found quantiles"):
         fit(one, truth, tmp_path / "d", method_from({"method": "emos"}), past)
-    with pytest.raises(InputError, match=r"the forecast has no quantile of level 0\.025, but those"):
+    with pytest.raises(InputError, match=r"the forecast has no quantile of level 0\.025, but"):
         fit(one, truth, tmp_path / "d", method_from({"method": "conformal"}), past)
 
 
