@@ -10,8 +10,9 @@ from scoring.dates import Recent
 LEVELS = np.array([0.2, 0.5, 0.8])
 DAY = np.timedelta64(1, "D").astype("timedelta64[ns]")
 NOW = np.datetime64("2006-03-01", "ns")
-PAST = NOW - np.arange(12, 0, -1) * DAY
-LEADS, GROUPS, CASES = 2, 2, 3
+AGES = np.array([40, 33, 12, 11, 10, 9, 7, 6, 4, 3, 2, 1])
+PAST = NOW - AGES * DAY
+LEADS, GROUPS, CASES = 2, 5, 4
 
 
 def errors(dates: int = 12, seed: int = 0) -> np.ndarray:
@@ -29,7 +30,7 @@ def quantile_of(scores: np.ndarray, weights: np.ndarray, alpha: float) -> float:
     return scores[order][reached][0] if reached.any() else np.inf
 
 
-@pytest.mark.parametrize("half_life", [None, 3])
+@pytest.mark.parametrize("half_life", [None, 9])
 def test_shifts_are_conformal_quantiles_at_the_levels_of_the_state(half_life):
     weighting = AdaptiveConformal().weighting if half_life is None else Recent(half_life * DAY)
     method = AdaptiveConformal(0.1, weighting)
@@ -39,7 +40,7 @@ def test_shifts_are_conformal_quantiles_at_the_levels_of_the_state(half_life):
     np.testing.assert_array_equal(state["level"], np.broadcast_to(LEVELS, (LEADS, GROUPS, 3)))
     state["level"][1] = [0.3, 0.45, 0.7]
     found = method.shifts(state, LEVELS, NOW)
-    weight = np.ones(12) if half_life is None else 0.5 ** (np.arange(12, 0, -1) / half_life)
+    weight = np.ones(12) if half_life is None else 0.5 ** (AGES / half_life)
     for lead, group, place in np.ndindex(LEADS, GROUPS, 3):
         own, each = past[:, lead, group, :, place].ravel(), np.repeat(weight, CASES)
         own, each = own[np.isfinite(own)], each[np.isfinite(own)]
@@ -97,6 +98,7 @@ def test_reach_holds_shifts_on_both_sides():
 def test_the_group_with_the_fewest_cases_decides_whether_a_level_can_be_had():
     past = errors()
     past[1:, 0, 1] = np.nan
+    past[0, 0, 1, 0] = np.nan
     state = AdaptiveConformal().start(past, LEVELS, PAST)
     with pytest.raises(InputError, match=r"miss rate of 0\.2 needs at least 4 cases, found 3"):
         AdaptiveConformal().shifts(state, LEVELS, NOW)

@@ -219,6 +219,46 @@ def test_a_group_with_too_few_cases_takes_the_shift_of_the_pool():
     assert fitted.shifts.sel(site="p", quantile=0.25) != pool.shifts.sel(quantile=0.25)
 
 
+@pytest.mark.parametrize("dates", [3, 12])
+def test_a_pool_with_too_few_cases_is_refused(dates):
+    past = (one.isel(init_time=slice(dates)) for one in labelled(12, 1, 8))
+    with pytest.raises(InputError, match=f"needs at least 19 cases, found {dates}"):
+        ConformalCalibration.fit(
+            *past, POOLED, conformity=ONE_SIDED, labels=("season",),
+            shrinkage=Shrinkage(("season",), 5.0),
+        )  # fmt: skip
+
+
+def test_weights_of_cases_are_known_not_negative_and_of_pooled_dimensions():
+    quantiles, truth = case(30, 4, 9)
+    for bad in (-1.0, np.nan):
+        weights = xr.DataArray([1.0, 1.0, 1.0, bad], dims="cell")
+        with pytest.raises(InputError, match="must be known and not negative"):
+            ConformalCalibration.fit(quantiles, truth, POOLED, weights)
+
+
+def test_the_number_of_cases_is_that_of_the_group_with_the_fewest():
+    quantiles, truth = case(30, 4, 9)
+    truth[1, :7] = np.nan
+    attributes = ConformalCalibration.fit(quantiles, truth, POOLED).shifts.attrs
+    assert attributes["cases"] == 23 * 4
+    assert attributes["dates"] == 30
+
+
+def test_groups_are_fitted_one_as_the_other_however_many():
+    draw = np.random.default_rng(3)
+    truth = xr.DataArray(draw.standard_normal((3, 25, 8000)), dims=("channel", "init_time", "site"))
+    quantiles = xr.zeros_like(truth) + xr.DataArray(NORMAL, {"quantile": list(LEVELS)}, "quantile")
+    whole = ConformalCalibration.fit(quantiles, truth, ("init_time",)).shifts
+    for site in (0, 5000, 7999):
+        own = {"site": [site]}
+        one = ConformalCalibration.fit(quantiles.isel(own), truth.isel(own), ("init_time",)).shifts
+        np.testing.assert_array_equal(whole.isel(own), one)
+    truth[2, 5:, 6789] = np.nan
+    with pytest.raises(InputError, match="found 5 for channel 2, site 6789"):
+        ConformalCalibration.fit(quantiles, truth, ("init_time",))
+
+
 def test_recent_dates_count_by_their_effective_number():
     quantiles, truth = case(60, 30, 3)
     times = np.datetime64("2006-01-01", "ns") + np.arange(60) * np.timedelta64(1, "D")

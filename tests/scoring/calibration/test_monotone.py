@@ -101,6 +101,27 @@ def test_many_series_at_a_time_are_each_that_of_scipy():
     np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
+def test_an_entry_without_weight_has_no_say_and_takes_the_fit_of_its_neighbour():
+    draw = Key(5).generator()
+    values, weights = draw.normal(size=(200, 9)), draw.uniform(0.5, 2.0, (200, 9))
+    weights[draw.random(weights.shape) < 0.4] = 0.0
+    weights[:5], weights[5, 3] = 0.0, 1.0
+    values[(weights == 0) & (draw.random(weights.shape) < 0.5)] = np.nan
+    values[6, 2], weights[6, 2] = np.nan, 1.0
+    found = isotonic_regression(values, weights)
+    for row, weight, fit in zip(values, weights, found, strict=True):
+        used = np.flatnonzero(weight > 0)
+        if not used.size or np.isnan(row[used]).any():
+            assert np.isnan(fit).all()
+            continue
+        expected = optimize.isotonic_regression(row[used], weights=weight[used]).x
+        left = np.searchsorted(used, np.arange(9), side="right") - 1
+        np.testing.assert_allclose(fit, expected[np.maximum(left, 0)], atol=1e-12)
+    assert np.isnan(found[:5]).all()
+    assert np.isnan(found[6]).all()
+    assert np.isfinite(found[7:]).any()
+
+
 def test_series_of_very_different_size_do_not_disturb_each_other():
     quantiles = random_cases(300)[0]
     scale = 10.0 ** Key(1).generator().uniform(-8, 8, (300, 1))

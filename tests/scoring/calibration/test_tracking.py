@@ -9,7 +9,7 @@ from scoring.calibration.tracking import QuantileTracking
 LEVELS = np.array([0.2, 0.5, 0.8])
 NOW = np.datetime64("2006-03-01", "ns")
 PAST = NOW - np.arange(6, 0, -1) * np.timedelta64(1, "D")
-LEADS, GROUPS, CASES = 2, 2, 4
+LEADS, GROUPS, CASES = 2, 5, 4
 
 
 def errors(dates: int, seed: int = 0) -> np.ndarray:
@@ -87,8 +87,8 @@ def test_the_size_starts_with_the_first_known_error():
     deficit = np.full((LEADS, GROUPS, 3), 0.1)
     deficit[1] = 0.0
     after = method.learn(state, deficit, error, LEVELS, NOW)
-    np.testing.assert_array_equal(after["size"], [[2.0, 2.0], [np.nan, np.nan]])
-    np.testing.assert_array_equal(after["count"], [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(after["size"], [[2.0] * 5, [np.nan] * 5])
+    np.testing.assert_array_equal(after["count"], [[1] * 5, [0] * 5])
     np.testing.assert_allclose(after["theta"][0], 0.1)
     assert not after["theta"][1].any()
 
