@@ -60,8 +60,8 @@ class Cut:
         """Members strictly below each threshold, (cell, threshold) int."""
         below, flat = self.not_above.copy(), self.members.padded.reshape(-1)
         start = np.broadcast_to(self._cells * self._width, below.shape)
-        last = flat.take(start + np.maximum(below - 1, 0))
-        tied = (last == self._exact) & (below > 0)
+        last = flat.take(start + np.maximum(below - 1, 0))  # where there is none, it lies above
+        tied = last == self._exact
         if tied.any():
             lower = np.nextafter(self._exact[tied], -np.inf)[:, None]
             below[tied] = _count(flat, self.members.size, lower, start[tied][:, None])[:, 0]
