@@ -65,6 +65,18 @@ def test_a_shift_of_all_levels_is_a_shift_of_all_members():
     np.testing.assert_allclose(map_members(forecast, calibrated), forecast + 1.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("levels", [(0.5,), (0.3, 0.6)])
+def test_shifts_are_straight_between_levels_and_held_beyond_them(levels):
+    forecast = ensemble(members=9)
+    shift = xr.DataArray(
+        np.array([1.0, 4.0])[: len(levels)], {"quantile": list(levels)}, "quantile"
+    )
+    found = map_members(forecast, ensemble_quantiles(forecast, levels) + shift)
+    expected = np.interp(np.arange(1, 10) / 10, levels, shift.values)
+    moved = np.sort(found.values, axis=1) - np.sort(forecast.values, axis=1)
+    np.testing.assert_allclose(moved, expected[:, None] * np.ones((3, 1, 64)), atol=1e-4)
+
+
 def test_mapped_members_have_the_calibrated_quantiles():
     forecast = ensemble(members=199)  # every level is the level of a member
     raw = ensemble_quantiles(forecast, LEVELS)

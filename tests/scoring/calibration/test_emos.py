@@ -66,6 +66,15 @@ def test_planted_parameters_are_recovered():
     np.testing.assert_allclose(fitted.parameters, [A, B, C, D], rtol=0.12)
 
 
+def test_location_and_scale_are_those_of_the_parameters():
+    forecast, _ = case(20, 3)
+    parameters = xr.DataArray([0.5, 1.2, -0.7, 1.9], {"parameter": list("abcd")}, "parameter")
+    location, scale = Emos(parameters).location_and_scale(forecast)
+    mean, variance = forecast.mean("number"), forecast.var("number", ddof=1)
+    np.testing.assert_allclose(location, 0.5 + 1.2 * mean)
+    np.testing.assert_allclose(scale, np.sqrt(0.49 + 3.61 * variance))
+
+
 def test_no_other_parameters_score_better():
     forecast, truth = case(200, 1)
     fitted = Emos.fit(forecast, truth)
