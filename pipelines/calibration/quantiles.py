@@ -24,7 +24,9 @@ from scoring.calibration.conformal import (
 from scoring.calibration.conformity import check_reachable
 from scoring.calibration.coupling import map_members
 from scoring.quantiles import STANDARD_LEVELS, check_levels
+from scoring.regions import REGIONS
 
+_LABELS = ("season", "region")
 # What cannot be negative, by standard name.
 NOT_NEGATIVE = (
     "wind_speed",
@@ -59,7 +61,8 @@ class OfQuantiles(ByLead):
 class Conformal(OfQuantiles):
     """Split conformal quantiles (CQR), for each channel and lead.
 
-    `groups` are further groups: a horizontal dimension such as `latitude` or `site`, and `season`;
+    `groups` are further groups: a horizontal dimension such as `latitude` or `site`, `season`, and
+    `region`, the tropics and what lies on either side of them;
     with `shrinkage`, for so many cases the pool of all of them counts in each.
     """
 
@@ -72,11 +75,9 @@ class Conformal(OfQuantiles):
 
     def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
         """See `Method.check`."""
-        unknown = set(self.groups) - set(cells) - {"season"}
-        if unknown:
-            raise InputError(
-                f"groups: {sorted(unknown)[0]!r} is none of {', '.join((*cells, 'season'))}"
-            )
+        known = (*cells, "season", *(["region"] if "latitude" in cells else []))
+        if unknown := set(self.groups) - set(known):
+            raise InputError(f"groups: {sorted(unknown)[0]!r} is none of {', '.join(known)}")
         apart = () if self.shrinkage else self.groups
         each = int(np.prod([size for dim, size in cells.items() if dim not in apart]))
         fewest = int(dates.min()) * (each if self.counting == "cases" else 1)
@@ -87,7 +88,7 @@ class Conformal(OfQuantiles):
 
     def fit_leads(self, cases: Cases) -> xr.Dataset:
         """See `ByLead.fit_leads`."""
-        quantiles, truth = cases.quantiles(self.levels)
+        quantiles, truth = (self._labelled(one) for one in cases.quantiles(self.levels))
         groups = [dim for dim in truth.dims if dim in self.groups]
         pooled = tuple(dim for dim in cases.weights.dims if dim not in groups)
         # Within a group all cells weigh alike unless all of them are pooled.
@@ -99,15 +100,25 @@ class Conformal(OfQuantiles):
             weights,
             ONE_SIDED if self.sides == "one" else SYMMETRIC,
             EACH_CASE if self.counting == "cases" else EACH_DATE,
-            tuple(name for name in self.groups if name == "season"),
+            tuple(name for name in self.groups if name in _LABELS and name not in groups),
             Shrinkage(self.groups, self.shrinkage) if self.shrinkage and self.groups else None,
         )
         return xr.Dataset({"shifts": fitted.shifts.drop_attrs()})
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""
-        quantiles = quantiles_of(members, self.levels)
+        quantiles = self._labelled(quantiles_of(members, self.levels))
         return ConformalCalibration(state["shifts"]).apply(quantiles)
+
+    def _labelled(self, array: xr.DataArray) -> xr.DataArray:
+        """With the region of every latitude, where it is asked for."""
+        if "region" not in self.groups:
+            return array
+        latitude, names = array["latitude"].values, np.empty(array.sizes["latitude"], object)
+        for name, region in REGIONS.items():
+            if name != "globe":
+                names[(region.south <= latitude) & (latitude <= region.north)] = name
+        return array.assign_coords(region=("latitude", names.astype(str)))
 
 
 class Mapped(Conformal):

@@ -17,6 +17,7 @@ from pipelines.calibration.steps import FitSettings, apply, fit, update
 from pipelines.cli import main
 from pipelines.forecasts import open_forecast
 from pipelines.validate import validate
+from scoring.calibration.conformal import ONE_SIDED, ConformalCalibration
 from scoring.calibration.online import OnlineCalibration, calibrate_online
 from scoring.calibration.tracking import QuantileTracking
 from scoring.quantiles import ensemble_quantiles
@@ -97,10 +98,40 @@ def test_quantiles_cover_later_dates_and_go_to_a_store(world, tmp_path):
     assert abs(covered - 0.8) < 3 * error
 
 
+def test_regions_are_calibrated_each_by_itself(world, tmp_path):
+    method = method_from({"method": "conformal", "levels": LEVELS, "groups": ["region"]})
+    some = FitSettings(("t850",), dates=UNTIL.dates)
+    done = fit(world.forecast, world.truth, tmp_path / "c", method, some)
+    shifts = done.states["t850"].shifts
+    regions = ["northern_extratropics", "southern_extratropics", "tropics"]
+    assert shifts.region.values.tolist() == regions
+    with open_forecast([world.forecast]) as forecast:
+        loaded = forecast[["t850"]].load()
+    members = loaded.t850.isel(init_time=slice(FITTED)).drop_vars("valid_time")
+    quantiles = ensemble_quantiles(members, LEVELS).astype(np.float32)
+    truth = members.isel(number=0, drop=True).copy(data=truth_of(world, "t850", INITS[:FITTED]))
+    for name, rows in (("tropics", abs(GRID.latitude) < 20), (regions[0], GRID.latitude > 20)):
+        some = {"latitude": np.flatnonzero(rows)}
+        area = xr.DataArray(GRID.area_weights[rows][:, :1], dims=("latitude", "longitude"))
+        alone = ConformalCalibration.fit(
+            quantiles.isel(some), truth.isel(some), ("init_time", "latitude", "longitude"),
+            area.isel(longitude=0), ONE_SIDED,
+        )  # fmt: skip
+        np.testing.assert_allclose(shifts.sel(region=name), alone.shifts, rtol=1e-5, atol=1e-4)
+    write_store(tmp_path / "t.zarr", loaded)
+    apply(done, tmp_path / "t.zarr", tmp_path / "out.zarr", [INITS[2]])
+    found = xr.open_zarr(tmp_path / "out.zarr", consolidated=False).t850[0].load()
+    moved = (found - quantiles.isel(init_time=2)).isel(latitude=np.flatnonzero(GRID.latitude > 20))
+    middle = {"quantile": 0.5}
+    difference = moved.sel(middle) - shifts.sel(middle).sel(region=regions[0])
+    assert float(abs(difference).max()) < 0.1  # sorting moves a few
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"method": "conformal", "groups": ["latitude", "season"], "shrinkage": 100.0},
+        {"method": "conformal", "groups": ["region", "season"], "shrinkage": 100.0},
         {"method": "tracking", "groups": ["latitude"]},
         {"method": "adaptive", "levels": LEVELS},
         {"method": "degree_by_degree"},
