@@ -11,7 +11,7 @@ from scoring.bootstrap import (
 from scoring.cosines import Weights
 from scoring.sample import of_mean
 from scoring.significance import StationaryBootstrap
-from tests.scoring.series import PROCESSES, dated, series
+from tests.scoring.series import PERSISTENT, PROCESSES, dated, series
 
 
 def test_block_length_is_that_of_the_published_formula():
@@ -99,3 +99,15 @@ def test_bootstrap_is_its_definition_one_draw_at_a_time():
     assert result.p_value.item() == (1 + np.sum(np.array(ratios) >= reached)) / 100
     half = np.sort(ratios)[94] * error(values, weights)
     assert (result.upper - result.estimate).item() == pytest.approx(half)
+
+
+def test_blocks_of_each_series_are_of_the_length_that_its_distribution_asks_for():
+    values = series(PERSISTENT["AR(1) 0.8"], 120, 2, 9)
+    test = StationaryBootstrap(Key(6), draws=49)
+    found = test.of(of_mean(dated(values)))
+    lengths = np.ceil(automatic_block_length(values) * 120 ** (1 / 5 - 1 / 3))
+    assert (lengths < np.ceil(automatic_block_length(values))).all()
+    for cell, length in enumerate(lengths):
+        by_hand = StationaryBootstrap(Key(6), 49, float(length)).of(of_mean(dated(values)))
+        for name in ("p_value", "lower", "upper"):
+            np.testing.assert_allclose(found[name][cell], by_hand[name][cell], rtol=1e-12)
