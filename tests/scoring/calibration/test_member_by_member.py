@@ -3,7 +3,7 @@ import pytest
 import scoringrules
 import xarray as xr
 
-from data.errors import InputError
+from data.errors import InputError, StoreError
 from scoring.calibration.member_by_member import MemberByMember
 
 
@@ -31,6 +31,60 @@ def test_calibrated_members_are_better_and_as_spread_as_they_err():
     spread = float(np.sqrt(calibrated.var("number", ddof=1).mean() * 21 / 20))
     error = float(np.sqrt(((calibrated.mean("number") - truth) ** 2).mean()))
     assert spread / error == pytest.approx(1, abs=0.08)
+
+
+def test_members_are_those_of_the_parameters():
+    forecast, _ = case(20, 0, members=7)
+    forecast[3] = 5.0
+    parameters = xr.DataArray([0.5, 1.2, -0.7, 1.9], {"parameter": list("abcd")}, "parameter")
+    found = MemberByMember(parameters).apply(forecast)
+    for date, cell in np.ndindex(20, 2):
+        own = forecast.values[date, cell].astype(float)
+        apart = np.abs(own[:, None] - own[None]).sum() / (7 * 6)
+        stretch = np.sqrt(0.49 + (1.9 / apart) ** 2) if apart else 0.0
+        expected = 0.5 + 1.2 * own.mean() + stretch * (own - own.mean())
+        np.testing.assert_allclose(found.values[date, cell], expected, rtol=1e-5)
+
+
+def test_planted_parameters_are_recovered():
+    rng = np.random.default_rng(4)
+    members = rng.normal(10, 4, (4000, 1, 1)) + rng.uniform(0.5, 2, (4000, 1, 1)) * (
+        rng.standard_normal((4000, 1, 11))
+    )
+    forecast = xr.DataArray(members, dims=("init_time", "cell", "number"))
+    planted = xr.DataArray([2.0, 0.8, 1.5, 1.0], {"parameter": list("abcd")}, "parameter")
+    drawn = MemberByMember(planted).apply(forecast)
+    # One of the members is the truth; the others are what is calibrated.
+    truth = drawn.isel(number=0)
+    found = MemberByMember.fit(forecast, truth).parameters.squeeze("cell")
+    np.testing.assert_allclose(found, planted, rtol=0.2)
+
+
+def test_cases_that_miss_truth_or_a_member_are_left_out():
+    forecast, truth = case(120, 2)
+    some = {"init_time": slice(20, 80)}
+    gaps = forecast.copy()
+    gaps[:20, :, 3] = np.nan
+    left = MemberByMember.fit(gaps, truth.where(truth.init_time < 80))
+    right = MemberByMember.fit(forecast.isel(some), truth.isel(some))
+    np.testing.assert_allclose(left.parameters, right.parameters, rtol=1e-3, atol=1e-3)
+
+
+def test_it_does_not_depend_on_the_unit():
+    forecast, truth = case(150, 2)
+    metres, millimetres = (MemberByMember.fit(u * forecast, u * truth) for u in (1.0, 1000.0))
+    scale = xr.DataArray([1000.0, 1.0, 1.0, 1000.0], dims="parameter")
+    np.testing.assert_allclose(metres.parameters * scale, millimetres.parameters, rtol=1e-2)
+
+
+def test_parameters_survive_a_save_and_load(tmp_path):
+    fitted = MemberByMember.fit(*case(60, 1))
+    fitted.save(tmp_path / "members.zarr")
+    xr.testing.assert_identical(
+        MemberByMember.load(tmp_path / "members.zarr").parameters, fitted.parameters
+    )
+    with pytest.raises(StoreError, match="no members' parameters are"):
+        MemberByMember.load(tmp_path / "nothing.zarr")
 
 
 def test_ranks_of_members_stay():
