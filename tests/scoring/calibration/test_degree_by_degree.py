@@ -6,7 +6,7 @@ import xarray as xr
 from data.errors import InputError
 from data.grid import Grid
 from data.sphere import Sphere
-from scoring.calibration.degree_by_degree import DegreeByDegree
+from scoring.calibration.degree_by_degree import DegreeByDegree, _factors
 from scoring.calibration.degree_moments import Moments, ZonalMoments, analysed
 
 GRID = Grid("legendre-gauss", 16, 32)
@@ -187,3 +187,93 @@ def test_what_the_truth_has_not_at_all_goes():
     calibration = fitted(forecast.copy(data=members + noise), truth, 0.03)
     assert float(calibration.factors.sel(parameter="b").max()) <= 2.0
     assert float(calibration.factors.sel(parameter="t", degree=slice(9, None)).max()) < 0.3
+
+
+def single(rng: np.random.Generator, degree: int, *shape: int) -> np.ndarray:
+    """Fields of one degree alone, (*shape, latitude, longitude)."""
+    return fields(rng, np.where(np.arange(SPHERE.truncation + 1) == degree, 9.0, 0.0), *shape)
+
+
+def test_every_degree_is_moved_and_stretched_by_its_own_factors():
+    rng = np.random.default_rng(6)
+    forecast, truth = world()
+    calibration = fitted(forecast, truth)
+    b, t = 0.2 + rng.random((2, 2, SPHERE.truncation + 1))
+    zonal = 0.5 + rng.random((2, GRID.shape[0]))
+    centre, shift = 5 * rng.standard_normal((2, 2, *GRID.shape))
+    calibration = DegreeByDegree(
+        calibration.factors.copy(data=np.stack([b, t], axis=1)),
+        calibration.fields.copy(data=np.stack([centre, shift], axis=1)),
+        calibration.zonal.copy(data=zonal),
+        SPHERE,
+    )
+    two, seven = single(rng, 2, 2), single(rng, 7, 2)
+    apart = {degree: single(rng, degree, MEMBERS, 2) for degree in (3, 6)}
+    apart = {degree: one - one.mean(axis=0) for degree, one in apart.items()}
+    members = centre + two + seven + apart[3] + apart[6]
+    found = calibration.apply(forecast[0].copy(data=members.astype(np.float32)))
+    for lead in range(2):
+        middle = (centre + shift)[lead] + b[lead, 2] * two[lead] + b[lead, 7] * seven[lead]
+        drawn = t[lead, 3] * apart[3][:, lead] + t[lead, 6] * apart[6][:, lead]
+        expected = middle + zonal[lead][:, None] * drawn
+        np.testing.assert_allclose(found.values[:, lead], expected, atol=2e-3)
+    moments = ZonalMoments.of_mean(two, seven) + ZonalMoments.of_members(apart[3] + two)
+    again = calibration.with_zonal(moments)
+    np.testing.assert_allclose(again.zonal, zonal * moments.stretch(GRID.latitude_weights))
+
+
+def factors_by_search(truth, mean, cross, variance, share, change) -> tuple[float, float]:
+    """b and t of one degree, by trying values of b one after the other."""
+    raw = mean + share * variance
+
+    def power(b):
+        return b**2 * mean + share * np.maximum(truth - 2 * b * cross + b**2 * mean, 0.0)
+
+    best = np.clip(cross / mean, 0.0, 2.0)
+    b = best
+    if power(best) < (1 - change) * raw:
+        tried = np.linspace(best, max(best, 1 + change), 100_001)
+        enough = power(tried) >= (1 - change) * raw
+        b = tried[enough.argmax()] if enough.any() else tried[-1]
+    if power(b) > (1 + change) * raw:
+        b = min(b, np.sqrt(1 + change))
+    error = max(truth - 2 * b * cross + b**2 * mean, 0.0)
+    allowed = ((1 + change) * raw - b**2 * mean) / share
+    return b, np.clip(np.sqrt(max(min(error, allowed), 0.0) / variance), 0.1, 3.0)
+
+
+@pytest.mark.parametrize("change", [0.03, 0.3, 1e9])
+def test_factors_are_regression_within_the_power_that_is_allowed(change):
+    rng = np.random.default_rng(8)
+    truth, mean, variance = rng.uniform(0.5, 3, (3, 2, 200))
+    cross = rng.uniform(0.1, 0.95, (2, 200)) * np.sqrt(truth * mean)
+    share = np.array([[0.9], [0.95]])
+    slope, stretch = _factors(truth, mean, cross, variance, share, change)
+    columns = (truth, mean, cross, variance, share * np.ones((2, 200)))
+    expected = np.array(
+        [
+            factors_by_search(*numbers, change)
+            for numbers in zip(*map(np.ravel, columns), strict=True)
+        ]
+    )
+    np.testing.assert_allclose(slope.ravel(), expected[:, 0], atol=1e-4)
+    np.testing.assert_allclose(stretch.ravel(), expected[:, 1], atol=2e-4)
+    if change > 1:
+        np.testing.assert_allclose(slope, cross / mean)
+        np.testing.assert_allclose(stretch**2 * variance, truth - cross**2 / mean)
+
+
+@pytest.mark.parametrize(
+    ("second", "share"), [(1.0, 1.0), (0.5, (1.6 / 1.8) ** 2), (0.0, 0.0), (-1.0, 0.0)]
+)
+def test_an_error_lasts_as_far_as_both_halves_of_the_dates_agree(second, share):
+    rng = np.random.default_rng(7)
+    pattern = single(rng, 4)
+    forecast, truth = world()
+    members = np.zeros_like(forecast.values) + single(rng, 2, DATES, MEMBERS, 1)
+    observed = members.mean(axis=1) + pattern
+    observed[DATES // 2 :] += (second - 1.0) * pattern
+    calibration = fitted(forecast.copy(data=members), truth.copy(data=observed.astype(np.float32)))
+    shift = calibration.fields.sel(field="shift")
+    mean = (1 + second) / 2 * pattern
+    np.testing.assert_allclose(shift[0], share * mean, atol=1e-3)
