@@ -136,7 +136,7 @@ def workers(count: int) -> Iterator[Client]:
         dask.config.set(CONFIGURATION),
         LocalCluster(
             n_workers=count,
-            threads_per_worker=1,
+            threads_per_worker=2,  # one unit is computed, another one written
             memory_limit=None,
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         ) as cluster,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,11 @@ from pipelines.plan import Unit, versions
 
 _FAREWELL = 10.0  # seconds
 
-Task = Callable[[Unit], object]
+# One unit is computed while the one before is written.
+_THREADS = 2
+
+# What is done with a unit: it is computed, and what is left to do then, if anything, is given back.
+Task = Callable[[Unit], Callable[[], object] | None]
 
 CONFIGURATION = {
     "distributed.scheduler.work-stealing": False,
@@ -80,7 +85,8 @@ class InProcess:
 def _tried(task: Task, unit: Unit, attempts: int) -> Outcome:
     for _ in range(attempts):
         try:
-            task(unit)
+            if (rest := task(unit)) is not None:
+                rest()
         except StoreError:
             raise
         except Exception as error:
@@ -92,7 +98,7 @@ def _tried(task: Task, unit: Unit, attempts: int) -> Outcome:
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Processes of this machine, single-threaded.
+    """Processes of this machine, of which each computes on a single thread.
 
     Attributes
     ----------
@@ -111,7 +117,7 @@ class LocalProcesses:
             _quiet(),
             LocalCluster(
                 n_workers=min(self.workers, len(units)),
-                threads_per_worker=1,
+                threads_per_worker=_THREADS,
                 memory_limit=self.memory,
                 # The scheduler's server of metrics: on any free port, and for this machine alone.
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -139,7 +145,11 @@ class LocalGpus:
 
     def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
         """Yield what becomes of each unit."""
-        options = {"nthreads": 1, "memory_limit": self.memory, "silence_logs": logging.CRITICAL}
+        options = {
+            "nthreads": _THREADS,
+            "memory_limit": self.memory,
+            "silence_logs": logging.CRITICAL,
+        }
         workers = {
             device: {"cls": Nanny, "options": options | {"env": {"CUDA_VISIBLE_DEVICES": device}}}
             for device in self.devices[: len(units)]
@@ -197,8 +207,9 @@ class Slurm:
             ) from None
         chosen = self.settings
         return SLURMCluster(
-            cores=chosen.workers,
+            cores=_THREADS * chosen.workers,
             processes=chosen.workers,
+            job_cpu=chosen.workers,
             memory=f"{chosen.memory_gb}GB",
             walltime=chosen.walltime,
             queue=chosen.queue,
@@ -298,21 +309,30 @@ class UnitWorker(WorkerPlugin):
         What is done with a unit.
     versions : dict
         Of the packages that decide values, where the run was planned.
+    turn : threading.Lock or None
+        On the worker: who has it computes.
     """
 
     name: str
     task: Task
     versions: dict[str, str] = field(default_factory=versions)
+    turn: threading.Lock | None = None
 
     def setup(self, worker: object) -> None:
         """One thread of mathematics: the processes are the parallelism."""
         if versions() != self.versions:
             raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
         torch.set_num_threads(1)
+        self.turn = threading.Lock()
 
 
 def _on_worker(name: str, unit: Unit) -> None:
-    get_worker().plugins[name].task(unit)
+    """Compute a unit when no other is computed, and do the rest of it beside the next one."""
+    plugin = get_worker().plugins[name]
+    with plugin.turn:
+        rest = plugin.task(unit)
+    if rest is not None:
+        rest()
 
 
 def _dispatched(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from pipelines.in_flight import InFlightTarget
 from pipelines.layout import Layout
 from pipelines.plan import Forecast, Plan, Unit
 from pipelines.store import Marker, Store
+from pipelines.unit_writer import UnitWriter
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Progress:
             raise DegradedError(f"degraded: {self.lost}")
 
 
+Rest = Callable[[], None]
+
+
 class Sink(Protocol):
     """What is done with the fields of a unit: they are stored, or added to sums."""
 
@@ -67,7 +71,7 @@ class Sink(Protocol):
         """Whether the unit has taken effect."""
         ...
 
-    def take(self, unit: Unit, forecast: Forecast) -> None:
+    def take(self, unit: Unit, forecast: Forecast) -> Rest:
         """Let a unit take effect, whole and once, however often this is done.
 
         Parameters
@@ -76,6 +80,12 @@ class Sink(Protocol):
             What is to take effect.
         forecast : callable
             Forecasts members of it, lead by lead.
+
+        Returns
+        -------
+        callable
+            What is left to do when all is forecast, and may be done beside the next unit: not
+            before it has ended has the unit taken effect.
         """
         ...
 
@@ -177,7 +187,7 @@ def target_of(plan: Plan) -> Target:
 
 @dataclass(frozen=True)
 class StoreSink:
-    """Writes a unit's shards, then marks it."""
+    """Writes a unit's shards, each while the next is computed, then marks it."""
 
     store: Store
 
@@ -186,16 +196,21 @@ class StoreSink:
         marker = self.store.marker(unit.name)
         return marker is not None and marker.fingerprint == unit.fingerprint
 
-    def take(self, unit: Unit, forecast: Forecast) -> None:
-        """Write and mark; see `Sink.take`."""
-        self.put(unit, _stacked(forecast(unit.numbers), len(unit.numbers), self.store.layout))
+    def take(self, unit: Unit, forecast: Forecast) -> Rest:
+        """Write, and give back what marks; see `Sink.take`."""
+        with ExitStack() as stack:
+            writer = UnitWriter(self.store, unit.init, (unit.block,), len(unit.numbers))
+            stack.enter_context(writer)
+            for values in forecast(unit.numbers):
+                writer.add(values)
+            stack.pop_all()
+        return partial(self._mark, unit, writer)
 
-    def put(self, unit: Unit, fields: np.ndarray) -> None:
-        """Write and mark (number, channel, lead_time, latitude, longitude), float32."""
-        finite = [bool(np.isfinite(member).all()) for member in fields]
+    def _mark(self, unit: Unit, writer: UnitWriter) -> None:
+        with writer:
+            finite, shards = writer.finish()
         diverged = tuple(n for n, whole in zip(unit.numbers, finite, strict=True) if not whole)
-        shards = self.store.write(unit.init, unit.block, fields)
-        self.store.mark(Marker(unit.name, unit.fingerprint, diverged, shards))
+        self.store.mark(Marker(unit.name, unit.fingerprint, diverged, shards[unit.block]))
 
 
 @dataclass(frozen=True)
@@ -206,12 +221,13 @@ class UnitTask:
     layout: Layout
     sink: Sink
 
-    def __call__(self, unit: Unit) -> None:
-        """Do a unit, unless another worker has done it meanwhile."""
-        if not self.sink.has(unit):
-            init_time = self.layout.init_times[unit.init]
-            with torch.inference_mode():
-                self.sink.take(unit, partial(_leads, self.ensemble, init_time))
+    def __call__(self, unit: Unit) -> Rest | None:
+        """Compute a unit, unless another worker has done it; gives back the rest of the work."""
+        if self.sink.has(unit):
+            return None
+        init_time = self.layout.init_times[unit.init]
+        with torch.inference_mode():
+            return self.sink.take(unit, partial(_leads, self.ensemble, init_time))
 
 
 def run(

@@ -146,10 +146,10 @@ def _stored(plan: Plan, todo: list[Unit]) -> _Cost:
     share = _compressed_share(plan) if todo else 1.0
     values = members * math.prod(layout.shape[2:]) * len(layout.channels)
     return _Cost(
-        files=blocks * (len(layout.channels) + 1),
-        most=blocks * len(layout.channels) * shard_bound(layout),
+        files=blocks * (len(layout.channels) * layout.windows + 1),
+        most=blocks * len(layout.channels) * layout.windows * shard_bound(layout),
         likely=int(4 * values * share),
-        memory=worker_memory(layout) - _rss(),
+        memory=writing_memory(layout, _together(plan, layout)),
     )
 
 
@@ -181,11 +181,19 @@ def shard_bound(layout: Layout) -> int:
     return chunks * (4 * math.prod(layout.chunk) + _HEADER_BYTES + _INDEX_BYTES) + 4
 
 
-def worker_memory(layout: Layout) -> int:
-    """Bytes that a worker needs: this process, which has the network, and a unit's fields."""
-    channel = 4 * layout.block * math.prod(layout.shape[2:])
+def writing_memory(layout: Layout, members: int) -> int:
+    """Bytes that a worker needs for the fields of a unit that stores so many members."""
+    window = 4 * members * len(layout.channels) * layout.leads_together
     shard = 4 * math.prod(layout.shard)
-    return _rss() + channel * len(layout.channels) + _ENCODING * shard
+    # One is computed, one is written, and it may be that the last one of the unit before is.
+    windows = min(3, 1 + layout.windows)
+    return windows * window * math.prod(layout.grid.shape) + _ENCODING * shard
+
+
+def _together(plan: Plan, layout: Layout) -> int:
+    """Most members of a unit that are stored."""
+    numbers = set(layout.members.number.values.tolist())
+    return max(len(numbers.intersection(unit.numbers)) for unit in plan.units)
 
 
 def _rss() -> int:

@@ -261,7 +261,8 @@ class Experiment(Settings):
     @property
     def stores_all(self) -> bool:
         """Whether everything that is forecast is stored."""
-        return self.store == StoreSettings(block=self.store.block, lossless=self.store.lossless)
+        how = self.store.model_dump(include={"block", "lossless", "window_gb"})
+        return self.store == StoreSettings(**how)
 
     def _check_kept(self) -> None:
         """Refuse members to store that there are not, and forecasts of which nothing is kept."""

@@ -8,10 +8,10 @@ written as one store for each init time. Every step of that can be done twice, l
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ class InFlightSink:
     def _kept(self, unit: Unit) -> bool:
         return self.finished(unit.init) or self.tree(unit.init).has(self._leaf(unit))
 
-    def take(self, unit: Unit, forecast: Forecast) -> None:
+    def take(self, unit: Unit, forecast: Forecast) -> Callable[[], None]:
         """Add up the unit, whole and once; see `engine.Sink`."""
         numbers = unit.numbers
         while True:  # without the members that diverge, found out at whatever lead
@@ -71,7 +71,7 @@ class InFlightSink:
                 numbers = tuple(number for number in numbers if number not in error.numbers)
             else:
                 break
-        self.finish(unit.init)
+        return partial(self.finish, unit.init)
 
     def _take(self, unit: Unit, numbers: tuple[int, ...], forecast: Forecast) -> None:
         members = self.plan.ensemble.members
@@ -79,8 +79,11 @@ class InFlightSink:
         lost = tuple(number for number in unit.numbers if number not in numbers)
         count = len(partners(pairs)[0]) if numbers else 0
         contents = Contents(len(numbers), count, 0 in numbers, lost)
-        stored = None if self.selection is None else self.selection.begun(unit, numbers)
-        with self.tree(unit.init).written(self._leaf(unit), contents) as writer:
+        with ExitStack() as stack:
+            stored = None
+            if self.selection is not None:
+                stored = stack.enter_context(self.selection.begun(unit, numbers))
+            writer = stack.enter_context(self.tree(unit.init).written(self._leaf(unit), contents))
             if numbers:
                 for lead, values in enumerate(forecast(numbers)):
                     writer.add(self._kept_at(values, np.array(numbers, np.int32), pairs))

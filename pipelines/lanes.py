@@ -95,7 +95,8 @@ class Waiting:
 
 @dataclass
 class Lane:
-    """What one worker has been given: the first is computed, the others wait beside it."""
+    """What one worker has been given: the first is computed, the others wait beside it, or the
+    first is written and the second computed."""
 
     checkpoint: int | None = None
     since: float = 0.0

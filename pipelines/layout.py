@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class Layout:
         Whether values are kept as they are instead of rounded to each channel's quantum.
     attributes : dict
         Group attributes; `fingerprint` among them tells one experiment from another.
+    window : int or None
+        Leads in a shard, if not all: a worker holds no more of them at a time. Rounded to whole
+        chunks.
     """
 
     channels: tuple[str, ...]
@@ -59,6 +63,12 @@ class Layout:
     block: int
     lossless: bool
     attributes: dict[str, Any]
+    window: int | None = None
+
+    def within(self, gigabytes: float, members: int) -> Layout:
+        """This layout with the longest window of which so many members fill no more than that."""
+        lead = 4 * members * len(self.channels) * math.prod(self.grid.shape)
+        return replace(self, window=int(gigabytes * 1e9 / lead))
 
     def rounded(self, name: str, values: np.ndarray) -> np.ndarray:
         """One channel's values as the store keeps them."""
@@ -75,10 +85,27 @@ class Layout:
 
     @property
     def shard(self) -> tuple[int, int, int, int, int]:
-        """Shape of one unit's part: its members, every lead, the globe."""
-        chunk, leads = self.chunk, self.shape[2]
+        """Shape of one unit's part: its members, a window of leads, the globe."""
+        chunk, leads = self.chunk, self.leads_together
         rows, columns = (-(-n // c) * c for n, c in zip(self.grid.shape, chunk[3:], strict=True))
         return 1, self.block, -(-leads // chunk[2]) * chunk[2], rows, columns
+
+    @property
+    def leads_together(self) -> int:
+        """Leads in a shard: every lead, or whole chunks of a window."""
+        leads, chunk = self.shape[2], self.chunk[2]
+        return leads if self._window == leads else self._window // chunk * chunk
+
+    @property
+    def _window(self) -> int:
+        """Leads in a shard, not rounded."""
+        leads = self.shape[2]
+        return leads if self.window is None else min(leads, max(1, self.window))
+
+    @property
+    def windows(self) -> int:
+        """Shards that a unit has of each channel."""
+        return -(-self.shape[2] // self.leads_together)
 
     @property
     def chunk(self) -> tuple[int, int, int, int, int]:
@@ -91,7 +118,7 @@ class Layout:
         rows, columns = self.grid.shape
         while rows * columns > budget and max(rows, columns) > 8:
             rows, columns = -(-rows // 2), -(-columns // 2)
-        leads = min(self.shape[2], max(1, budget // (rows * columns)))
+        leads = min(self._window, max(1, budget // (rows * columns)))
         return 1, self.block, leads, rows, columns
 
 

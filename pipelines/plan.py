@@ -217,7 +217,7 @@ def _layout(
         block=experiment.store.block,
         lossless=experiment.store.lossless,
         attributes=attributes,
-    )
+    ).within(experiment.store.window_gb, experiment.store.block)
 
 
 def hashed(content: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.layout import Layout
 from pipelines.plan import Unit
 from pipelines.store import Marker, Store, unit_name
+from pipelines.unit_writer import UnitWriter
 
 
 @dataclass(frozen=True)
@@ -45,52 +46,53 @@ class Selection:
         places = np.flatnonzero(np.isin(stored, unit.numbers)).tolist()
         return [(place, int(stored[place])) for place in places]
 
-    def put(self, unit: Unit, fields: dict[int, np.ndarray]) -> None:
-        """Write and mark the members of a unit, (channel, lead_time, latitude, longitude) each;
-        one that is not given has diverged."""
-        for place, number in self._stored(unit):
+    def mark(self, unit: Unit, shards: dict[int, dict[str, str]]) -> None:
+        """Mark the members of a unit, by their positions; one that is not given has diverged."""
+        for place, _ in self._stored(unit):
             name = unit_name(unit.init, place)
-            if number in fields:
-                shards = self.store.write(unit.init, place, fields[number][None])
-                self.store.mark(Marker(name, unit.fingerprint, (), shards))
+            if place in shards:
+                self.store.mark(Marker(name, unit.fingerprint, (), shards[place]))
             else:
+                self.store.keep(unit.init, place, ())
                 self.store.mark(Marker(name, unit.fingerprint, (place,), {}))
 
-    def cut(self, lead: int, values: np.ndarray) -> tuple[int, np.ndarray] | None:
-        """What is stored of one lead, (number, channel, latitude, longitude), and its place among
-        the leads stored; None if the lead is not."""
+    def cut(self, lead: int, values: np.ndarray) -> np.ndarray | None:
+        """What is stored of one lead, (number, channel, latitude, longitude); None if nothing."""
         ours, theirs = self.store.layout, self.layout
-        place = np.flatnonzero(ours.lead_times == theirs.lead_times[lead])
-        if not place.size:
+        if theirs.lead_times[lead] not in ours.lead_times:
             return None
         channels = [theirs.channels.index(name) for name in ours.channels]
         rows = np.flatnonzero(np.isin(theirs.grid.latitude, ours.grid.latitude))
         columns = np.flatnonzero(np.isin(theirs.grid.longitude, ours.grid.longitude))
-        return int(place[0]), values[:, channels][:, :, rows][:, :, :, columns]
+        return values[:, channels][:, :, rows][:, :, :, columns]
 
-    def wanted(self, unit: Unit, numbers: tuple[int, ...]) -> list[int]:
-        """Which of these members are stored."""
-        return [number for _, number in self._stored(unit) if number in numbers]
+    def wanted(self, unit: Unit, numbers: tuple[int, ...]) -> dict[int, int]:
+        """Which of these members are stored: their numbers, by their positions in the store."""
+        return {place: number for place, number in self._stored(unit) if number in numbers}
 
 
 class Stored:
-    """Collects what is stored of a unit, lead by lead."""
+    """Stores what is to be of a unit, lead by lead; a context, as `UnitWriter` is."""
 
     def __init__(self, selection: Selection, unit: Unit, numbers: tuple[int, ...]) -> None:
         self._selection, self._unit = selection, unit
-        self._numbers = selection.wanted(unit, numbers)
-        self._places = [numbers.index(number) for number in self._numbers]
-        layout = selection.store.layout
-        shape = (len(self._numbers), len(layout.channels), *layout.shape[2:])
-        self._fields = np.empty(shape, dtype=np.float32)
+        wanted = selection.wanted(unit, numbers)
+        self._places = [numbers.index(number) for number in wanted.values()]
+        self._writer = UnitWriter(selection.store, unit.init, tuple(wanted), len(wanted))
+
+    def __enter__(self) -> Stored:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
 
     def add(self, lead: int, values: np.ndarray) -> None:
         """Take one lead, (number, channel, latitude, longitude)."""
-        cut = self._selection.cut(lead, values[self._places]) if self._numbers else None
+        cut = self._selection.cut(lead, values[self._places]) if self._places else None
         if cut is not None:
-            place, found = cut
-            self._fields[:, :, place] = found
+            self._writer.add(cut)
 
     def finish(self) -> None:
         """Write and mark."""
-        self._selection.put(self._unit, dict(zip(self._numbers, self._fields, strict=True)))
+        _, shards = self._writer.finish()
+        self._selection.mark(self._unit, shards)

@@ -103,6 +103,9 @@ class StoreSettings(Settings):
         Leads to store, given as ``24h``, the initial state always; all if empty.
     region : Box or None
         Part of the globe to store.
+    window_gb : float
+        GB of a unit's fields, in all channels, that are written at a time: shards hold as many
+        leads, if not all.
     """
 
     block: int = Field(8, ge=1)
@@ -111,6 +114,7 @@ class StoreSettings(Settings):
     channels: tuple[str, ...] = ()
     lead_times: tuple[Hours, ...] = ()
     region: Box | None = None
+    window_gb: float = Field(2.0, gt=0)
 
     @model_validator(mode="after")
     def _fit(self) -> StoreSettings:

@@ -48,12 +48,14 @@ class ShardEncoder:
             compressors=COMPRESSOR,
         )
 
-    def encode(self, init: int, first: int, values: np.ndarray) -> dict[str, bytes]:
+    def encode(self, init: int, first: int, values: np.ndarray, lead: int = 0) -> dict[str, bytes]:
         """Shards of (number, lead_time, latitude, longitude) by their names below the array.
 
-        A shard in which nothing but NaN stands has no file.
+        The values begin at the member `first` and at the position `lead` of a lead, and are those
+        of whole shards. A shard in which nothing but NaN stands has no file.
         """
-        self._array[init, first : first + len(values)] = values
+        members, leads = values.shape[:2]
+        self._array[init, first : first + members, lead : lead + leads] = values
         names = [name for name in self._files if name != "zarr.json"]
         return {name: self._files.pop(name).to_bytes() for name in names}
 

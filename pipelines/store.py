@@ -1,9 +1,10 @@
 """The forecast store: laid out whole before any work, then filled region by region.
 
 Each unit of work owns one block of members of one init time, in every channel and at every lead:
-whole shards that no other unit touches. A unit is finished when its marker is there; markers lie
-under the coordinate they make true, ``completed/units/``, and carry the fingerprint of the run
-and the checksums of the unit's shards. Init times can be added after the last one.
+whole shards that no other unit touches, one for each channel and window of leads. A unit is
+finished when its marker is there; markers lie under the coordinate they make true,
+``completed/units/``, and carry the fingerprint of the run and the checksums of the unit's shards.
+Init times can be added after the last one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,6 +162,14 @@ class Store:
         """Write one unit's fields, (number, channel, lead_time, latitude, longitude), float32.
 
         Every shard replaces whatever an earlier attempt left, and what is left beside is removed.
+        Returns and raises as `write_window`.
+        """
+        checksums = self.write_window(init, block, 0, fields)
+        self.keep(init, block, checksums)
+        return checksums
+
+    def write_window(self, init: int, block: int, lead: int, fields: np.ndarray) -> dict[str, str]:
+        """Write whole shards of a unit, whose first lead is at the position `lead`.
 
         Returns
         -------
@@ -176,14 +185,20 @@ class Store:
         encoder = ShardEncoder(layout.shape, layout.chunk, layout.shard)
         for index, name in enumerate(layout.channels):
             values = layout.rounded(name, fields[:, index])
-            shards = encoder.encode(init, block * layout.block, values)
+            shards = encoder.encode(init, block * layout.block, values, lead)
             with writing(self.path):
                 for key, content in shards.items():
                     place(content, self.path / name / key, self._units)
             checksums |= {f"{name}/{key}": checksum(content) for key, content in shards.items()}
-        for stray in self.shards(init, block) - checksums.keys():
-            (self.path / stray).unlink(missing_ok=True)
         return checksums
+
+    def keep(self, init: int, block: int, shards: Collection[str]) -> None:
+        """Remove what lies where a unit's shards do, but these.
+
+        Not before the unit is written: another worker may be at it as well, or have been.
+        """
+        for stray in self.shards(init, block).difference(shards):
+            (self.path / stray).unlink(missing_ok=True)
 
     def shards(self, init: int, block: int) -> set[str]:
         """Paths below the store of the files that lie where one unit's shards do."""

@@ -9,7 +9,7 @@ import numpy as np
 from data.errors import ConfigurationError
 from data.grid import Grid
 from pipelines.layout import Layout
-from pipelines.settings import Box, StoreSettings
+from pipelines.settings import Box, InFlight, StoreSettings
 from scoring.regions import Box as Part
 
 
@@ -60,7 +60,7 @@ def selected(layout: Layout, settings: StoreSettings, block: int) -> Layout | No
     members = layout.members
     if settings.members != "all":
         members = members.isel(number=list(settings.members))
-    return replace(
+    stored = replace(
         layout,
         channels=channels,
         lead_times=_leads(layout, settings),
@@ -68,6 +68,9 @@ def selected(layout: Layout, settings: StoreSettings, block: int) -> Layout | No
         members=members,
         block=block,
     )
+    # A unit has so many of the members; how many exactly must not decide the layout.
+    together = min(InFlight().block, members.sizes["number"])
+    return stored.within(settings.window_gb, together)
 
 
 def _leads(layout: Layout, settings: StoreSettings) -> np.ndarray:

@@ -4,6 +4,9 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,6 +91,36 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
         list(cluster.outcomes(print, units([0]), Patience()))
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Computes alone; the rest of the first two units ends only when the next one is begun."""
+
+    folder: Path
+
+    def __call__(self, unit: Unit) -> Callable[[], None]:
+        busy = self.folder / "busy"
+        busy.touch(exist_ok=False)
+        (self.folder / f"begun-{unit.block}").touch()
+        time.sleep(0.1)
+        busy.unlink()
+        return partial(self.rest, unit)
+
+    def rest(self, unit: Unit) -> None:
+        """Wait for the next unit."""
+        limit = time.monotonic() + 60
+        while unit.block < 2 and not (self.folder / f"begun-{unit.block + 1}").exists():
+            assert time.monotonic() < limit, "the next unit is not begun"
+            time.sleep(0.01)
+        (self.folder / f"ended-{unit.block}").touch()
+
+
+def test_one_unit_is_computed_while_the_one_before_is_written(tmp_path: Path) -> None:
+    cluster = LocalProcesses(1, memory=2 * 10**9)
+    done = list(cluster.outcomes(Beside(tmp_path), units([0] * 4), Patience(attempts=1)))
+    assert [outcome.failure for outcome in done] == [None] * 4
+    assert len(list(tmp_path.glob("ended-*"))) == 4
+
+
 def test_the_experiment_names_its_cluster(world: World) -> None:
     def chosen(**cluster: object) -> object:
         return make_cluster(read_experiment(world.experiment("c", cluster=cluster)).cluster)
@@ -159,7 +192,8 @@ def test_slurm_jobs_are_what_the_experiment_says() -> None:
         script = cluster.job_script()
     for line in ("-p weather", "-A me", "-t 02:00:00", "--gres=gpu:1", "module load python"):
         assert line in script
-    assert "--nthreads 1 " in script
+    assert "--cpus-per-task=4" in script  # each computes on one, and writes on the same
+    assert "--nthreads 2 " in script
     assert "--nworkers 4 " in script
 
 
