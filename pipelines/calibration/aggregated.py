@@ -55,7 +55,7 @@ from scoring.comparison import baselines, compare
 
 _CASES = 50_000  # more of them say nothing new of a few weights
 FEWEST_DATES = 10
-_JUDGED = 0.25  # share of the init times, the last ones
+JUDGED = 0.25  # share of the init times, the last ones
 _RESOLUTIONS: dict[str, Resolution] = {"coarse": Coarse(), "medium": Medium(), "fine": Fine()}
 
 
@@ -81,16 +81,15 @@ class Aggregated(OfQuantiles):
     set for each channel, all leads together.
 
     Models are forecasts with names, or the parts of one forecast: those that the coordinate
-    `models` of its members tells apart or, with `lags_hours`, its earlier init times. `cells` are
-    the columns of places in tables. `features` make weights local: `season`, `latitude`, `centre`
-    and `spread` of the models (relative to `unit`), or any coordinate, such as `lead_time`.
+    `models` of its members tells apart or, with `lags_hours`, its earlier init times. `features`
+    make weights local: `season`, `latitude`, `centre` and `spread` of the models (relative to
+    `unit`), or any coordinate, such as `lead_time`.
     """
 
     method: Literal["aggregation"] = "aggregation"
     output: ClassVar[str] = "quantile"
     models: str = "checkpoint"
     lags_hours: tuple[float, ...] = ()
-    cells: tuple[str, ...] = ("location",)
     weights: Literal["coarse", "medium", "fine"] = "coarse"
     features: tuple[str, ...] = ()
     unit: float = Field(1.0, gt=0)
@@ -189,7 +188,7 @@ class Aggregated(OfQuantiles):
         """Forecasts of the last quarter of the dates by what was known before, and their truth:
         the trained one, and those that it is always printed beside."""
         size = quantiles.sizes["init_time"]
-        first = size - int(np.ceil(_JUDGED * size))
+        first = size - int(np.ceil(JUDGED * size))
         early, late = slice(None, first), slice(first, None)
         now = quantiles["init_time"].values[late][0]
         past, known = quantiles.isel(init_time=early), known_at(truth, now).isel(init_time=early)

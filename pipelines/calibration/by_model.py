@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import xarray as xr
 
 from data.key import Key
-from pipelines.calibration.aggregated import FEWEST_DATES, Aggregated
+from pipelines.calibration.aggregated import FEWEST_DATES, JUDGED, Aggregated
 from pipelines.calibration.by_lead import Forecasts
 from pipelines.calibration.cases import Cases
 from pipelines.truths import Paths
@@ -15,12 +17,18 @@ from scoring.quantiles import quantile_score
 
 
 def checkpoints_of(pair: Verification) -> Aggregated | None:
-    """The aggregation of an ensemble's checkpoints; None with one of them or too few dates."""
-    forecast = pair.forecast
+    """The aggregation of an ensemble's checkpoints; None with one of them, or with too few dates
+    to train on and to judge."""
+    forecast, method = pair.forecast, Aggregated()
     if "checkpoint" not in forecast.coords or np.unique(forecast["checkpoint"]).size < 2:
         return None
     dates = [int(pair.scored[name].any(axis=1).sum()) for name in pair.channels]
-    return Aggregated() if min(dates) >= FEWEST_DATES else None
+    judged = forecast.sizes["init_time"] - ceil(JUDGED * forecast.sizes["init_time"])
+    stops = judged - ceil(method.validation * judged)
+    now = forecast.init_time.values[stops].astype("datetime64[s]")
+    known = (pair.valid_times() <= now)[:stops]
+    trained = [bool((known & pair.scored[name][:stops]).any()) for name in pair.channels]
+    return method if min(dates) >= FEWEST_DATES and all(trained) else None
 
 
 def model_scores(

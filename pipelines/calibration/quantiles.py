@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from data.errors import InputError
 from pipelines.calibration.by_lead import ByLead, Forecasts
 from pipelines.calibration.cases import Cases, quantiles_of
 from pipelines.calibration.given import LEVEL, check_given_levels, with_members
+from pipelines.calibration.tables import is_table, open_model_tables
+from pipelines.truths import listed
 from scoring.calibration.conformal import (
     EACH_CASE,
     EACH_DATE,
@@ -37,9 +40,10 @@ NOT_NEGATIVE = (
 
 
 class OfQuantiles(ByLead):
-    """What methods that shift quantiles share."""
+    """What methods that make quantiles share; `cells` are the columns of places in tables."""
 
     levels: tuple[float, ...] = STANDARD_LEVELS
+    cells: tuple[str, ...] = ("location",)
 
     @field_validator("levels")
     @classmethod
@@ -52,7 +56,16 @@ class OfQuantiles(ByLead):
 
     def open(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
         """See `pipelines.calibration.methods.Method.open`."""
-        dataset = super().open(forecast, channels)
+        paths = [] if isinstance(forecast, Mapping) else listed(forecast)
+        if paths and all(map(is_table, paths)):
+            dataset = open_model_tables({"": paths}, self.cells, channels)
+            if len(found := np.unique(dataset["model"])) > 1:
+                raise InputError(
+                    f"this method calibrates one forecast, found {len(found)} models in tables "
+                    f"({', '.join(found)}): `aggregation` makes one of them"
+                )
+        else:
+            dataset = super().open(forecast, channels)
         if LEVEL in dataset.coords:
             check_given_levels(dataset[LEVEL].values, self.levels, "the forecast")
         return dataset
@@ -62,8 +75,8 @@ class Conformal(OfQuantiles):
     """Split conformal quantiles (CQR), for each channel and lead.
 
     `groups` are further groups: a horizontal dimension such as `latitude` or `site`, `season`, and
-    `region`, the tropics and what lies on either side of them;
-    with `shrinkage`, for so many cases the pool of all of them counts in each.
+    `region`, the tropics and what lies on either side of them; with `shrinkage`, for so many cases
+    the pool of all of them counts in each.
     """
 
     method: Literal["conformal"] = "conformal"

@@ -33,7 +33,8 @@ def open_model_tables(
     Parameters
     ----------
     forecasts : mapping of str to sequence of pathlib.Path
-        Tables of each model; where its name is empty, the column `model` says which.
+        Tables of each model; where its name is empty, the column `model` says which, or else the
+        name of the file.
     cells : tuple of str
         Columns that become horizontal dimensions.
     channels : sequence of str, optional
@@ -48,7 +49,8 @@ def open_model_tables(
     for name, paths in forecasts.items():
         for path in paths:
             table = read_table(path, cells)
-            parts.append(table.assign(model=name) if name else table)
+            named = name or ("" if "model" in table.columns else Path(path).name.split(".")[0])
+            parts.append(table.assign(model=named) if named else table)
             _check_columns(parts[-1], ("model", "init_time", "lead_time", *cells), path)
     table = pd.concat(parts, ignore_index=True)
     found = {name: quantiles_of_table(part, [*_KEYS, *cells]) for name, part in _by_channel(table)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from data.errors import ConfigurationError, InputError
 from pipelines.calibration.aggregated import Aggregated
+from pipelines.calibration.by_model import checkpoints_of
 from pipelines.calibration.folder import Calibration
 from pipelines.calibration.judge import CalibrationSettings, calibrate
 from pipelines.calibration.methods import method_from
@@ -84,6 +86,12 @@ def test_weights_go_to_the_model_that_is_right_and_are_kept(tables, tmp_path):
     for name, tensor in state.network.state_dict().items():
         assert tensor.equal(restored.network.state_dict()[name])
     pd.testing.assert_frame_equal(done.states["value"].table, again.states["value"].table)
+    parts = [tmp_path / f"{model}.csv" for model in MODELS]
+    table = pd.read_csv(forecast, dtype={"location": str})
+    for path in parts:
+        own = table[table.model == path.stem].drop(columns="model")
+        own.to_csv(path, index=False)
+    assert fit(parts, truth, tmp_path / "p", method_from(SETTINGS)).hash == done.hash
     (folder,) = (tmp_path / "c").glob("state-*")
     assert sorted(file.name for file in folder.iterdir()) == ["value.json", "value.safetensors"]
     apply(again, forecast, tmp_path / "out.zarr")
@@ -294,6 +302,15 @@ def test_what_was_combined_is_calibrated_like_any_forecast(tables, tmp_path):
     error = np.sort((observed - raw.values)[:20, 0].ravel())
     shift = (found.sel(quantile=0.5) - raw).isel(lead_time=0).values
     np.testing.assert_allclose(shift, error[int(np.ceil(61 * 0.5)) - 1], atol=1e-5)
+    table = pd.read_csv(tables / "forecast.csv", dtype={"location": str})
+    own = table[table.model == "low"].drop(columns="model")
+    own.to_csv(tmp_path / "low.csv", index=False)
+    settings = method_from({"method": "conformal", "levels": LEVELS})
+    alone = fit(tmp_path / "low.csv", truth, tmp_path / "low", settings)
+    # It is 2 too low, for each of its levels that are as far apart as they should be.
+    assert alone.states["value"].shifts.mean() == pytest.approx(2, abs=0.6)
+    with pytest.raises(InputError, match=r"found 3 models in tables \(good, low, wide\)"):
+        fit(tables / "forecast.csv", truth, tmp_path / "d", settings)
     with pytest.raises(InputError, match="emos needs members, found quantiles"):
         fit(one, truth, tmp_path / "d", method_from({"method": "emos"}), past)
     with pytest.raises(InputError, match=r"the forecast has no quantile of level 0\.025, but"):
@@ -402,6 +419,18 @@ def test_wrong_models_are_one_clear_error(world, tmp_path):
         with pytest.raises(InputError, match=message):
             fit(forecast, world.truth, tmp_path / "c", method_from(settings | changes))
     assert not (tmp_path / "c").exists()
+
+
+def test_checkpoints_are_judged_where_there_are_dates_enough(world):
+    pair = Aggregated(levels=LEVELS).open_pair(world.forecast, world.truth, ("t850",))
+    assert checkpoints_of(pair) == Aggregated()
+    few = pair.forecast.isel(init_time=slice(9))
+    scored = {"t850": pair.scored["t850"][:9]}
+    assert checkpoints_of(replace(pair, forecast=few, scored=scored)) is None
+    late = pair.forecast.assign_coords(lead_time=pair.forecast.lead_time + np.timedelta64(30, "D"))
+    assert checkpoints_of(replace(pair, forecast=late)) is None
+    alike = pair.forecast.assign_coords(checkpoint=("number", np.zeros(8, int)))
+    assert checkpoints_of(replace(pair, forecast=alike)) is None
 
 
 def test_judged_checkpoints_stand_in_the_report(world, tmp_path):
