@@ -264,6 +264,15 @@ def test_forecasts_that_never_differ_do_not_differ():
         np.testing.assert_array_equal(result.upper, 0.0)
 
 
+@pytest.mark.parametrize("test", TESTS)
+def test_a_difference_that_never_changes_is_certain(test):
+    values = dated(np.full((30, 3), (0.1, -0.7, 1e6 / 3)))
+    found = test.of(of_mean(values))
+    for name in ("lower", "upper"):
+        np.testing.assert_allclose(found[name], found.estimate, rtol=1e-12)
+    assert (found.p_value <= 1 / 200).all()
+
+
 # False discoveries
 
 
@@ -279,6 +288,10 @@ def test_discoveries_are_those_of_benjamini_and_hochberg():
     np.testing.assert_array_equal(
         false_discovery(p_value.T, 0.1, ["cell"]).transpose("channel", "cell"), expected
     )
+
+
+def test_a_value_at_its_limit_is_a_discovery():
+    assert false_discovery(xr.DataArray([0.05, 1.0], dims="cell"), 0.1).values.tolist() == [1, 0]
 
 
 def test_where_there_is_no_test_there_is_no_discovery():
@@ -306,8 +319,8 @@ def test_refusals_say_what_was_found():
     values = dated(series(WHITE, 3, 1, 27))
     with pytest.raises(InputError, match="at least 4 init times, found 3"):
         EqualWeightedCosine().of(of_mean(values))
-    with pytest.raises(InputError, match="at least 10 init times, found 3"):
-        StationaryBootstrap(Key(0)).of(of_mean(values))
+    with pytest.raises(InputError, match="at least 10 init times, found 9"):
+        StationaryBootstrap(Key(0)).of(of_mean(dated(series(WHITE, 9, 1, 27))))
     with pytest.raises(InputError, match="init_time is not among"):
         of_mean(values.rename(init_time="time"))
     with pytest.raises(InputError, match=r"2006-01-01.* comes twice"):
