@@ -93,7 +93,8 @@ class EqualWeightedCosine:
             ratio = _ratio(result.estimate[cells], error)
             p_value = 2 * stdtr(weights.degrees, -np.abs(ratio))
             result.put(cells, values, error, p_value, stdtrit(weights.degrees, (1 + level) / 2))
-        return result.dataset("needs at least 4 init times")
+        fewest = 4 if self.cosines is None else self.cosines + 1
+        return result.dataset(f"needs at least {fewest} init times")
 
     def _weights(self, values: np.ndarray) -> Weights:
         if self.cosines is None:

@@ -266,7 +266,7 @@ def test_forecasts_that_never_differ_do_not_differ():
 
 @pytest.mark.parametrize("test", TESTS)
 def test_a_difference_that_never_changes_is_certain(test):
-    values = dated(np.full((30, 3), (0.1, -0.7, 1e6 / 3)))
+    values = dated(np.full((16, 2), (0.1, -0.7)))
     found = test.of(of_mean(values))
     for name in ("lower", "upper"):
         np.testing.assert_allclose(found[name], found.estimate, rtol=1e-12)
@@ -319,6 +319,8 @@ def test_refusals_say_what_was_found():
     values = dated(series(WHITE, 3, 1, 27))
     with pytest.raises(InputError, match="at least 4 init times, found 3"):
         EqualWeightedCosine().of(of_mean(values))
+    with pytest.raises(InputError, match="at least 21 init times, found 20"):
+        EqualWeightedCosine(20).of(of_mean(dated(series(WHITE, 20, 1, 27))))
     with pytest.raises(InputError, match="at least 10 init times, found 9"):
         StationaryBootstrap(Key(0)).of(of_mean(dated(series(WHITE, 9, 1, 27))))
     with pytest.raises(InputError, match="init_time is not among"):
