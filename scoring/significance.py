@@ -28,6 +28,7 @@ from scoring.sample import Sample
 
 _FEWEST = 10  # init times of which a block length can be told
 _MOST_VALUES = 2**23
+_ROUNDING = 1e-12  # of an estimate: draws that depart from it by less are the same
 
 
 class Test(Protocol):
@@ -175,6 +176,7 @@ class StationaryBootstrap:
             drawn_weights = weights.among(np.nan_to_num(cut), dates.size)
             estimate = result.estimate[some]
             departures = sample.resampled(counts, some) - estimate
+            departures[np.abs(departures) < _ROUNDING * np.abs(estimate)] = 0.0
             drawn_error = standard_error(centred, drawn_basis, drawn_weights)
             ratios = np.abs(_ratio(departures, drawn_error))
             reached = np.abs(_ratio(estimate, error))

@@ -266,7 +266,7 @@ def test_forecasts_that_never_differ_do_not_differ():
 
 @pytest.mark.parametrize("test", TESTS)
 def test_a_difference_that_never_changes_is_certain(test):
-    values = dated(np.full((16, 2), (0.1, -0.7)))
+    values = dated(np.full((16, 3), (0.1, -0.7, 1e6 / 3)))
     found = test.of(of_mean(values))
     for name in ("lower", "upper"):
         np.testing.assert_allclose(found[name], found.estimate, rtol=1e-12)
