@@ -29,10 +29,6 @@ _FORECASTS = {
 }
 # Forms of the spread-skill ratio in the same way.
 _RATIOS = (
-    (
-        "spread_skill_unbiased_area_mean",
-        ("climatology", "dotted", "the second form, of area means"),
-    ),
     ("spread_skill_area_mean", ("persistence", "dotted", "the first form, of area means")),
     ("spread_skill_unbiased", ("control", "dashed", "√(mean s² / mean[(x̄-y)² - s²/M])")),
     (
