@@ -172,6 +172,9 @@ def test_other_grids_leads_and_too_few_dates_are_refused():
         calibration.apply(forecast[0].assign_coords(lead_time=later))
     with pytest.raises(InputError, match="at least 10 dates, found 9 at lead 24 h"):
         fitted(forecast[:9], truth[:9])
+    truth[9:, 1] = np.nan
+    with pytest.raises(InputError, match="at least 10 dates, found 9 at lead 48 h"):
+        fitted(forecast, truth)
 
 
 def test_what_the_truth_has_not_at_all_goes():
