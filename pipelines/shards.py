@@ -17,7 +17,7 @@ from zarr.storage import MemoryStore
 
 from data.errors import StoreError
 
-COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+COMPRESSOR = BloscCodec(cname="zstd", clevel=2, shuffle="bitshuffle")
 # What no other unit will fare better with: a full disk or quota, a disk that is read-only.
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
