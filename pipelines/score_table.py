@@ -19,6 +19,7 @@ from pipelines.members import ALL_MEMBERS, Members, is_stratified
 from pipelines.verification import Verification
 from scoring import score as known
 from scoring.rank import RankHistogram
+from scoring.sample import paired
 from scoring.score import Score
 from scoring.sums import Sums
 
@@ -108,12 +109,12 @@ def scores_from(
         .reindex({key: order[key] for key in ("forecast", "channel")})
     )
     own = {name: _own_crps(name, sums) for name in order["forecast"]}
-    dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...), own)
+    dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...), own, sums)
     judged = order["forecast"][0]
-    _check_scored(dataset[own[judged]].sel(forecast=judged), pair)
+    _check_scored(dataset[own[judged].name].sel(forecast=judged), pair)
     return dataset.assign_coords(
         units=("channel", [channel(name).units for name in pair.channels]),
-        crps_estimator=("forecast", [_estimator(name, dataset[own[name]]) for name in own]),
+        crps_estimator=("forecast", [_estimator(name, dataset[own[name].name]) for name in own]),
     ).assign_attrs(
         source=SOURCE,
         members=int(pair.forecast.sizes["number"]),
@@ -132,9 +133,9 @@ def _check_scored(crps: xr.DataArray, pair: Verification) -> None:
             )
 
 
-def _own_crps(forecast: str, sums: Sums) -> str:
-    """Which score is the CRPS of a forecast."""
-    return headline(sums).name if forecast == "ensemble" else known.CRPS_STANDARD.name
+def _own_crps(forecast: str, sums: Sums) -> Score:
+    """The CRPS of a forecast."""
+    return headline(sums) if forecast == "ensemble" else known.CRPS_STANDARD
 
 
 def _estimator(forecast: str, crps: xr.DataArray) -> str:
@@ -162,19 +163,27 @@ def _wanted(sums: Sums) -> Iterator[Score]:
             yield known.reliability_index(bins)
 
 
-def _with_skill(scores: xr.Dataset, own: Mapping[str, str]) -> xr.Dataset:
+def _with_skill(scores: xr.Dataset, own: Mapping[str, Score], sums: Sums) -> xr.Dataset:
     """Add `crps`, each forecast's own estimator, and skill against the references."""
-    parts = [scores[own[name]].sel(forecast=[name]) for name in scores.forecast.values]
+    parts = [scores[own[name].name].sel(forecast=[name]) for name in own]
     crps = xr.concat(parts, "forecast", coords="minimal", compat="override", join="exact")
     crps = crps.rename("crps").transpose(*_DIMENSIONS)
     scores["crps"] = crps.drop_attrs().assign_attrs(estimator="see crps_estimator")
-    for reference in ("climatology", "persistence"):
-        if reference in scores.forecast:
-            base = scores.crps.sel(forecast=reference, drop=True)
-            skill = (1 - scores.crps / base.where(base > 0)).transpose(*_DIMENSIONS)
-            estimator = f"1 - crps / crps of {reference}"
-            scores[f"skill_{reference}"] = skill.assign_attrs(estimator=estimator)
+    for reference in (name for name in ("climatology", "persistence") if name in own):
+        skills = [_skill((own[name], own[reference]), sums, (name, reference)) for name in own]
+        skill = xr.concat(skills, "forecast").reindex_like(crps).transpose(*_DIMENSIONS)
+        scores[f"skill_{reference}"] = skill.assign_attrs(
+            estimator=f"1 - crps / crps of {reference}, on common init times"
+        )
     return scores
+
+
+def _skill(scores: tuple[Score, Score], sums: Sums, forecasts: tuple[str, str]) -> xr.DataArray:
+    """1 - score / score of the reference on the init times that both have."""
+    both = paired(scores, [sums.sel({"forecast": name}) for name in forecasts])
+    one, other = (score.of(part).drop_attrs() for score, part in zip(scores, both, strict=True))
+    skill = 1 - one / other.where(other > 0)
+    return skill.drop_vars("forecast", errors="ignore").expand_dims(forecast=[forecasts[0]])
 
 
 def tidy(scores: xr.Dataset) -> pd.DataFrame:

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pandas as pd
 import properscoring
 import pytest
 import xarray as xr
+import zarr
 
 from data.climatology import Climatology
 from data.errors import InputError, StoreError
@@ -13,7 +15,7 @@ from data.grid import Grid
 from pipelines.labels import open_labelled
 from pipelines.score import ScoreSettings, score
 from pipelines.score_table import ScoreResult
-from scoring.score import CRPS_FAIR, CRPS_STANDARD
+from scoring.score import CRPS_FAIR, CRPS_STANDARD, CRPS_STRATIFIED
 from scoring.statistic import OMIT, PROPAGATE
 from scoring.sums import Sums
 
@@ -90,6 +92,25 @@ def _moments(members: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
     size, variance = len(members), members.var(axis=0, ddof=1)
     error = members.mean(axis=0) - truth
     return variance, (size + 1) / size * variance, error**2, error**2 - variance / size, error
+
+
+def test_skill_is_that_of_common_init_times(verified, tmp_path):
+    folder = shutil.copytree(verified.forecast, tmp_path / "forecast.zarr")
+    store = zarr.open_group(folder)
+    store["completed"][0, 1:] = False  # one member has no fair score
+    found = score(folder, verified.truth, tmp_path / "out", verified.climatology)
+    at = {"channel": "z500", "lead_time": 2 * DAY, "region": "globe"}
+    scores, means = found.scores.sel(at), {}
+    later = xr.open_zarr(verified.forecast, consolidated=False).init_time.values[1:]
+    for name in ("ensemble", "climatology"):
+        one = found.sums.sel({"forecast": name})
+        kind = CRPS_STRATIFIED if name == "ensemble" else CRPS_STANDARD
+        means[name] = kind.of(one, over=()).sel(at | {"init_time": later}).mean("init_time")
+    expected = 1 - float(means["ensemble"] / means["climatology"])
+    skill = scores.skill_climatology.sel(forecast="ensemble")
+    assert float(skill) == pytest.approx(expected, rel=1e-12)
+    plain = 1 - scores.crps.sel(forecast="ensemble") / scores.crps.sel(forecast="climatology")
+    assert abs(float(plain) - expected) > 1e-4
 
 
 def test_headline_crps_names_its_estimator(result):
