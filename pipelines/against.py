@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipelines.labels import SOURCE, open_labelled, replace_whole, write_labelle
 from pipelines.score_table import ScoreResult
 from scoring import score as known
 from scoring.moments import SquaredTruth
-from scoring.sample import of_difference, of_skill, paired
+from scoring.sample import INIT_TIME, of_difference, of_skill, paired
 from scoring.score import Score
 from scoring.significance import EqualWeightedCosine, Test, false_discovery
 from scoring.sums import Sums
@@ -177,7 +177,12 @@ def compare(
     differences = differences.sel(channel=names, region=regions).assign_coords(
         units=("channel", [this.units[name] for name in names])
     )
-    notes = [*_reading(differences, this, other), *_left_out(this, other), *_caution(differences)]
+    unlike = differences.attrs.pop("unlike")
+    notes = [
+        *_reading(differences, this, other),
+        *_left_out(this, other, unlike),
+        *_caution(differences),
+    ]
     source = {"source": SOURCE, "this": this.where, "other": other.where}
     comparison = Comparison(differences.assign_attrs(source, notes=notes), result.output)
     table = tidy(comparison.differences)
@@ -235,7 +240,10 @@ def _difference(
 ) -> xr.Dataset:
     """One score of both on their common dates, the difference, and the skill."""
     pair = paired(scores, sums)
-    _check_weights(*(next(iter(one.weights.values())) for one in pair))
+    weights = [next(iter(one.weights.values())) for one in pair]
+    _check_weights(*weights)
+    alike = _alike(*weights)
+    pair = tuple(_where(one, alike) for one in pair)
     found = test.of(of_difference(scores[0], *pair, scores[1]), level)
     skill = test.of(of_skill(scores[0], *pair, scores[1]), level)
     values = {
@@ -248,7 +256,22 @@ def _difference(
     }
     bare = {name: array.drop_attrs() for name, array in values.items()}
     found = found.rename(estimate="difference").assign(bare).transpose(*_LABELS)
-    return found[list(_VARIABLES)].assign_attrs(false_discovery_rate=RATE)
+    unlike = int((~alike).any([dim for dim in alike.dims if dim != INIT_TIME]).sum())
+    return found[list(_VARIABLES)].assign_attrs(false_discovery_rate=RATE, unlike=unlike)
+
+
+def _alike(this: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Where both have the same weight, and so, with missing values left out, the same cells."""
+    return abs(this - other) <= 1e-6 * this
+
+
+def _where(sums: Sums, alike: xr.DataArray) -> Sums:
+    """The sums without what is not alike."""
+    totals, weights = (
+        {key: array.where(alike, 0.0) for key, array in arrays.items()}
+        for arrays in (sums.totals, sums.weights)
+    )
+    return replace(sums, totals=totals, weights=weights)
 
 
 def _check_weights(this: xr.DataArray, other: xr.DataArray) -> None:
@@ -281,7 +304,7 @@ def _reading(differences: xr.Dataset, this: Scored, other: Scored) -> Iterator[s
         yield f"The {differences.attrs['spacing']}."
 
 
-def _left_out(this: Scored, other: Scored) -> Iterator[str]:
+def _left_out(this: Scored, other: Scored, unlike: int) -> Iterator[str]:
     """What only one of them has, or what is not the same of both."""
     for label in ("channel", "region", "lead_time"):
         ours, theirs = (_labels(one.sums, label) for one in (this, other))
@@ -292,6 +315,10 @@ def _left_out(this: Scored, other: Scored) -> Iterator[str]:
     ours, theirs = (_crps(one.forecast) for one in (this, other))
     if ours != theirs:
         yield f"The CRPS is {ours.estimator} of the first and {theirs.estimator} of the other."
+    if unlike:
+        yield (
+            f"{unlike} common init times are left out where the two have values in different cells."
+        )
     if not _same_truth(this.sums, other.sums):
         yield "Anomalies of the truth differ: another truth, or another climatology."
 

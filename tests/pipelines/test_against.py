@@ -14,12 +14,13 @@ from data.errors import InputError
 from pipelines.against import Scored, compare
 from pipelines.cli import main
 from pipelines.labels import open_labelled
-from pipelines.score import score
+from pipelines.score import ScoreSettings, score
 from pipelines.score_table import ScoreResult
 from scoring.moments import SquaredTruth
 from scoring.sample import of_difference, of_mean
 from scoring.score import CRPS_FAIR, CRPS_STRATIFIED, RMSE
 from scoring.significance import EqualWeightedCosine
+from scoring.statistic import OMIT
 from scoring.sums import Sums
 
 
@@ -244,6 +245,20 @@ def test_another_grid_of_the_truth_is_refused(pair):
     other = Scored(Sums(sums.totals, weights), Scored.of(pair.result).units, "coarse")
     with pytest.raises(InputError, match=r"coarse.*'tropics'.*different grids"):
         compare(pair.result, other)
+
+
+def test_dates_with_values_in_different_cells_are_left_out(verified, tmp_path):
+    store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    gaps = store.z500.where((store.latitude < 0) | (store.init_time > store.init_time[1]))
+    store.assign(z500=gaps).to_zarr(tmp_path / "gaps.zarr", zarr_format=3, consolidated=False)
+    settings = ScoreSettings(missing=OMIT)
+    whole = score(verified.forecast, verified.truth, tmp_path / "whole", settings=settings)
+    part = score(tmp_path / "gaps.zarr", verified.truth, tmp_path / "part", settings=settings)
+    found = compare(part, Scored.of(whole))
+    cell = found.differences.sel(channel="z500", region="globe").isel(lead_time=1)
+    np.testing.assert_array_equal(cell.dates, 4)
+    np.testing.assert_array_equal(cell.difference, 0.0)
+    assert "2 common init times are left out" in " ".join(found.differences.attrs["notes"])
 
 
 def test_too_few_common_dates_are_refused_and_nothing_is_written(pair):
