@@ -9,10 +9,12 @@ import numpy as np
 
 from data.climatology import Climatology
 from pipelines.families import Additions
+from pipelines.field_scores import FieldSums
 from pipelines.members import ERRORS, Asked, Members, Values, area_means, of_single
 from pipelines.tally import Tally
 from pipelines.truths import Series
 from pipelines.verification import Block, Verification
+from scoring.crps import CRPS
 from scoring.moments import (
     AnomalyProduct,
     EnsembleMean,
@@ -85,10 +87,7 @@ class ChannelSums:
             held = np.broadcast_to(persisted, truth.shape)
             self._add("persistence", block, of_single(held, truth), truth, mean)
         if climate is not None:
-            values = self._evaluate(ERRORS, climate, truth, axis=1)
-            self.tally.add_cells(
-                "climatology", block, values, self._here(block), self._usable(values)
-            )
+            self._add_usual("climatology", block, self._evaluate(ERRORS, climate, truth, axis=1))
 
     def add_fields(self, block: Block) -> None:
         """Add what a block of whole fields says of them."""
@@ -99,8 +98,8 @@ class ChannelSums:
             single = replace(block, leads=np.array([lead]))
             for evaluate in self.additions.fields:
                 found = evaluate(members[:, place], truth[place], shares)
-                for statistic, parts in found.items():
-                    self.tally.add("ensemble", single, statistic, *self._counted(*parts))
+                for statistic, parts in self._counted(found).items():
+                    self.tally.add("ensemble", single, statistic, *parts)
 
     def _ensemble(
         self,
@@ -116,8 +115,8 @@ class ChannelSums:
         asked = replace(self.asked, references=self.additions.references(climate))
         found = self.members.evaluate(self.pair, block, truth, shares, asked)
         self._add("ensemble", block, found.values, truth, mean)
-        usable = self._usable(found.added) if found.added else None
-        self.tally.add_cells("ensemble", block, found.added, self._here(block), usable)
+        for statistic, value in found.added.items():
+            self._add_alike("ensemble", block, {statistic: value})
         if found.areas is not None:
             self._add_area_means(block, found.areas, area_means(truth[None], shares)[0])
         return found.control
@@ -132,11 +131,23 @@ class ChannelSums:
     ) -> None:
         """Add one forecast, and its anomalies where there is a climate mean."""
         scored = {name: value for name, value in values.items() if name != EnsembleMean()}
-        weights = self._here(block)
-        self.tally.add_cells(forecast, block, scored, weights, self._usable(scored))
+        self._add_usual(forecast, block, scored)
         if climate is not None:
             anomalies = _anomalies(values[EnsembleMean()] - climate, truth - climate)
-            self.tally.add_cells(forecast, block, anomalies, weights, self._usable(anomalies))
+            self._add_alike(forecast, block, anomalies)
+
+    def _add_usual(self, forecast: str, block: Block, values: Values) -> None:
+        """Add what every run has: estimators of the CRPS count the same cells, and so does all the
+        rest, which needs less than the stratified CRPS."""
+        for several in (True, False):
+            alike = {
+                one: value for one, value in values.items() if isinstance(one, CRPS) == several
+            }
+            self._add_alike(forecast, block, alike)
+
+    def _add_alike(self, forecast: str, block: Block, values: Values) -> None:
+        """Add statistics that count the same cells: those where all of them have a value."""
+        self.tally.add_cells(forecast, block, values, self._here(block), self._usable(values))
 
     def _add_area_means(self, block: Block, members: np.ndarray, truth: np.ndarray) -> None:
         """Keep area means, (number, region, lead_time) and less number, until all rows are in."""
@@ -147,8 +158,8 @@ class ChannelSums:
             self._areas.append(stacked)
             return
         values = self._evaluate(_OF_AREA_MEANS, stacked[:-1], stacked[-1])
-        for statistic, value in values.items():
-            parts = self._counted(value, np.ones(value.shape))
+        found = {one: (value, np.ones(value.shape)) for one, value in values.items()}
+        for statistic, parts in self._counted(found).items():
             self.tally.add("ensemble", block, statistic, *parts)
 
     def _evaluate(
@@ -161,21 +172,32 @@ class ChannelSums:
         missing, threads = self.asked.missing, self.asked.threads
         return evaluate_arrays(statistics, members, truth, axis, missing=missing, threads=threads)
 
-    def _counted(self, total: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Totals, (region, lead_time, *labels), and weights, (region, lead_time); those without a
-        value count for nothing where not all have to have one."""
+    def _counted(self, found: FieldSums) -> FieldSums:
+        """Totals, (region, lead_time, *labels), and weights, (region, lead_time); where not all
+        have to have a value, what one of them lacks counts in none: ratios are of the same."""
         if self.asked.missing == PROPAGATE:
-            return total, weight
-        there = np.isfinite(total)
-        whole = there.reshape(*weight.shape, -1).all(axis=-1)
-        return np.where(there, total, 0.0), weight * whole
+            return found
+        whole = np.logical_and.reduce(
+            [
+                np.isfinite(total).reshape(*weight.shape, -1).all(axis=-1)
+                for total, weight in found.values()
+            ]
+        )
+        return {
+            one: (
+                np.where(whole.reshape(*whole.shape, *[1] * len(one.labels)), total, 0.0),
+                weight * whole,
+            )
+            for one, (total, weight) in found.items()
+        }
 
     def _usable(self, values: Values) -> np.ndarray | None:
         """Samples, (lead_time, *cells), that have all values; None where all have to have them."""
         if self.asked.missing == PROPAGATE:
             return None
-        plain = [value[(..., *[0] * len(one.labels))] for one, value in values.items()]
-        return np.logical_and.reduce([np.isfinite(value) for value in plain])
+        labels = {one: tuple(range(-len(one.labels), 0)) for one in values}
+        there = [np.isfinite(value).all(axis=labels[one]) for one, value in values.items()]
+        return np.logical_and.reduce(there)
 
     def _here(self, block: Block) -> np.ndarray:
         """Weights of the block's cells, (region, *cells)."""

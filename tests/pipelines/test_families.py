@@ -135,6 +135,32 @@ def test_missing_members_can_be_left_out_of_families_too(verified, everything, t
         np.testing.assert_allclose(found[name], everything.scores[name], err_msg=name)
 
 
+def test_a_score_does_not_depend_on_what_else_was_asked_for(verified, tmp_path):
+    store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    store = store.isel(init_time=np.flatnonzero(store.completed.all("number")))
+    store.z500[:2, 4, :, :5] = np.nan
+    store.z500[1, 2, LEAD, 0, 0] = np.nan  # two members there
+    store.to_zarr(tmp_path / "gap.zarr", zarr_format=3, consolidated=False)
+
+    def of(*families: str) -> ScoreResult:
+        chosen = ScoreSettings(channels=("z500",), families=families, missing=OMIT)
+        output = tmp_path / "-".join(families)
+        return score(
+            tmp_path / "gap.zarr", verified.truth, output, verified.climatology, settings=chosen
+        )
+
+    families = ("events", "members", "decomposition", "spectra")
+    found = of(*families)
+    for name in families:
+        alone = of(name).sums
+        for key in alone.keys:
+            xr.testing.assert_identical(found.sums.totals[key], alone.totals[key])
+            xr.testing.assert_identical(found.sums.weights[key], alone.weights[key])
+    for name in ("members", "mean"):  # a ratio is of the same fields
+        powers = [Spectrum(part, Sphere(GRID).truncation).key for part in (name, "truth")]
+        xr.testing.assert_equal(*(found.sums.weights[key] for key in powers))
+
+
 def test_a_field_with_a_gap_is_left_out_of_its_mean_or_makes_it_missing(verified, tmp_path):
     store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
     store.z500[2, 4, LEAD, 3, 5] = np.nan

@@ -15,7 +15,9 @@ from pipelines.masks import open_mask
 from pipelines.members import MemberBlocks
 from pipelines.score import ScoreSettings, score
 from pipelines.score_table import ScoreResult
-from scoring.crps import CRPS, FAIR
+from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED
+from scoring.moments import AnomalyProduct, SquaredError, Variance
+from scoring.rank import Outlier
 from scoring.regions import REGIONS, Band
 from scoring.statistic import OMIT
 
@@ -106,7 +108,7 @@ def test_a_mask_that_does_not_fit_is_refused(verified, tmp_path):
         (mask.isel(latitude=slice(None, None, -1)), "its latitude is not the forecast's"),
         (mask.isel(latitude=0), "has dimensions"),
         (mask - 0.5, "must not be negative"),
-        (mask.where(mask.latitude > 60, 0.0), "leaves nothing of region 'tropics'"),
+        (mask * 0.0, "nor 0 everywhere"),
     ):
         with pytest.raises(InputError, match=message):
             scored(verified, tmp_path / "out", mask=wrong)
@@ -127,6 +129,24 @@ def test_missing_members_propagate_or_are_left_out_with_true_counts(verified, pl
     weight = found.sums.weights[CRPS(FAIR).key].sel(Z500)
     lost = float(GRID.area_weights[0, 0])
     np.testing.assert_allclose(weight.isel(lead_time=0), 1 - lost)
+
+
+def test_the_stratified_crps_takes_no_cells_from_other_scores(verified, tmp_path):
+    gaps = changed(verified, tmp_path / "f.zarr", with_one_of_a_checkpoint_left)
+    sums = scored(verified, tmp_path / "a", gaps, missing=OMIT).sums
+    weights = {key: sums.weights[key].sel(Z500) for key in sums.keys}
+    lost = float(GRID.area_weights[:, :5].sum())
+    for estimator in (FAIR, STANDARD, STRATIFIED):  # side by side
+        np.testing.assert_allclose(weights[CRPS(estimator).key].isel(lead_time=0), 1 - lost)
+    for statistic in (SquaredError(), Variance(), Outlier(), AnomalyProduct()):
+        np.testing.assert_allclose(weights[statistic.key].isel(lead_time=0), 1.0)
+
+
+def with_one_of_a_checkpoint_left(dataset: xr.Dataset) -> xr.Dataset:
+    """In some cells one checkpoint has a single member, as the stratified CRPS cannot take it."""
+    first = np.flatnonzero(dataset.checkpoint.values == 0)
+    dataset.z500.values[:, first[1:], :, :, :5] = np.nan
+    return dataset
 
 
 def test_members_in_blocks_score_like_all_at_once(verified, plain, tmp_path):
