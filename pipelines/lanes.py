@@ -50,11 +50,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A unit that is to be tried, how often it has failed, and on which worker the last time."""
+    """A unit that is to be tried.
+
+    Attributes
+    ----------
+    unit : Unit
+    failures : int
+        How often it has failed.
+    failed_on : str or None
+        The worker on which it failed the last time.
+    suspect : bool
+        Whether it was on a worker that died with two units: it is tried alone, to know.
+    """
 
     unit: Unit
     failures: int = 0
     failed_on: str | None = None
+    suspect: bool = False
 
 
 class Waiting:
@@ -72,45 +84,53 @@ class Waiting:
         """Put one more at the end of its checkpoint's queue."""
         self._queues.setdefault(attempt.unit.checkpoint, deque()).append(attempt)
 
-    def take(self, worker: str, loaded: int | None, users: Mapping[int, int]) -> Attempt | None:
+    def take(self, worker: str, lane: Lane, users: Mapping[int, int]) -> Attempt | None:
         """The next one for a worker; None if there is none for it.
 
         Of the checkpoint that it has loaded if there is one, else of that with the most units in
         wait for each worker that is at it. Not one that has failed on this very worker, unless
-        that is all there are.
+        that is all there are; and a suspect only where nothing else is under way.
         """
         order = sorted(
             (checkpoint for checkpoint, queue in self._queues.items() if queue),
-            key=lambda one: (one != loaded, -len(self._queues[one]) / (1 + users.get(one, 0))),
+            key=lambda one: (
+                one != lane.checkpoint,
+                -len(self._queues[one]) / (1 + users.get(one, 0)),
+            ),
         )
-        for checkpoint in order:
-            queue = self._queues[checkpoint]
-            for attempt in queue:
-                if attempt.failed_on != worker:
-                    queue.remove(attempt)
-                    return attempt
-        alone = sum(users.values()) <= 1
-        return self._queues[order[0]].popleft() if order and alone else None
+        for failed_here in (False, True) if sum(users.values()) <= 1 else (False,):
+            for queue in (self._queues[checkpoint] for checkpoint in order):
+                for attempt in queue:
+                    fits = failed_here or attempt.failed_on != worker
+                    if fits and not (attempt.suspect and lane.attempts):
+                        queue.remove(attempt)
+                        return attempt
+        return None
 
 
 @dataclass
 class Lane:
-    """What one worker has been given: the first is computed, the others wait beside it, or the
-    first is written and the second computed."""
+    """What one worker has been given: while the first is computed the second waits, and while the
+    first is written the second is computed."""
 
     checkpoint: int | None = None
     since: float = 0.0
     attempts: dict[str, Attempt] = field(default_factory=dict)
 
+    @property
+    def suspect(self) -> bool:
+        """Whether it is at a unit that is to be tried alone."""
+        return any(attempt.suspect for attempt in self.attempts.values())
+
 
 class Lanes:
     """Keeps every worker busy with a window of two units, and gives up none too early.
 
-    A unit counts a failure when it raises, when the worker that computes it dies (killed, or out
-    of memory), or when it takes far longer than others do; then it goes to another worker. Units
-    that only waited beside it go elsewhere without one. At the end, when nothing waits, what takes
-    long is begun on an idle worker as well, and whichever is first counts: else the whole run
-    would wait for one that hangs. Times are seconds on any clock that never goes back.
+    A unit counts a failure when it raises, when a worker that is at it alone dies (killed, or out
+    of memory), or when it takes far longer than others do; then it goes to another worker. At the
+    end, when nothing waits, what takes long is begun on an idle worker as well, and whichever is
+    first counts: else the whole run would wait for one that hangs. Times are seconds on any clock
+    that never goes back.
 
     Parameters
     ----------
@@ -166,9 +186,9 @@ class Lanes:
         # The last units are not queued behind one another while a worker is idle.
         for depth in range(1, WINDOW + 1 if len(self._waiting) > len(self._lanes) else 2):
             for worker, lane in self._lanes.items():
-                if len(lane.attempts) < depth and self._waiting:
+                if len(lane.attempts) < depth and self._waiting and not lane.suspect:
                     users = Counter(one.checkpoint for one in self._lanes.values())
-                    attempt = self._waiting.take(worker, lane.checkpoint, users)
+                    attempt = self._waiting.take(worker, lane, users)
                     if attempt is not None:
                         yield worker, self._give(lane, attempt, now), attempt.unit
         for worker, attempt in self._late(now):
@@ -225,13 +245,17 @@ class Lanes:
         return None if lane is None else lane.attempts.pop(key, None)
 
     def lose(self, worker: str, reason: str) -> None:
-        """Take back what a worker was given; what it was at counts a failure."""
-        lane = self._lanes.pop(worker, Lane())
-        for position, attempt in enumerate(lane.attempts.values()):
-            if position == 0:
+        """Take back what a worker was given that has died.
+
+        Of two units, one being written and the other computed, nobody knows which it was that
+        killed it: neither counts a failure, and each is tried once more, alone.
+        """
+        attempts = self._lanes.pop(worker, Lane()).attempts.values()
+        for attempt in attempts:
+            if len(attempts) == 1:
                 self._count(attempt, worker, reason)
             else:
-                self._put_back(attempt)
+                self._put_back(replace(attempt, suspect=True))
 
     def _put_back(self, attempt: Attempt) -> None:
         if not self._has_twin(attempt.unit):
@@ -265,7 +289,10 @@ class Lanes:
         ]
         for worker in hung:
             self._hung.add(worker)
-            self.lose(worker, f"took longer than {limit:.0f} s")
+            first, *others = self._lanes.pop(worker).attempts.values()
+            self._count(first, worker, f"took longer than {limit:.0f} s")
+            for attempt in others:
+                self._put_back(attempt)
         return hung
 
 

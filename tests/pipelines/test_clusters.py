@@ -26,7 +26,7 @@ from pipelines.clusters import (
     visible_gpus,
 )
 from pipelines.experiment import read_experiment
-from pipelines.lanes import Attempt, Patience, Waiting
+from pipelines.lanes import Attempt, Lane, Patience, Waiting
 from pipelines.plan import Unit, make_plan
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
@@ -56,30 +56,31 @@ def test_a_worker_stays_with_its_checkpoint_and_others_spread() -> None:
     waiting = Waiting(units([0, 0, 0, 1, 1, 1, 2]))
     loaded: dict[str, int] = {}
     for worker in "abc":
-        attempt = waiting.take(worker, None, Counter(loaded.values()))
+        attempt = waiting.take(worker, Lane(), Counter(loaded.values()))
         loaded[worker] = attempt.unit.checkpoint
     assert sorted(loaded.values()) in ([0, 0, 1], [0, 1, 1], [0, 1, 2])
-    attempt = waiting.take("a", loaded["a"], Counter(loaded.values()))
+    attempt = waiting.take("a", Lane(loaded["a"]), Counter(loaded.values()))
     assert attempt.unit.checkpoint == loaded["a"]
     for _ in range(3):
-        waiting.take("b", 1, Counter(loaded.values()))
+        waiting.take("b", Lane(1), Counter(loaded.values()))
     assert len(waiting) == 0
 
 
 def test_a_unit_goes_elsewhere_than_where_it_failed_unless_there_is_nowhere_else() -> None:
     waiting = Waiting([])
     waiting.add(Attempt(units([0])[0], failures=1, failed_on="a"))
-    assert waiting.take("a", 0, Counter({0: 2})) is None
-    assert waiting.take("b", None, Counter({0: 2})).failures == 1
+    assert waiting.take("a", Lane(0), Counter({0: 2})) is None
+    assert waiting.take("b", Lane(), Counter({0: 2})).failures == 1
     waiting.add(Attempt(units([0])[0], failures=1, failed_on="a"))
-    assert waiting.take("a", 0, Counter({0: 1})).failures == 1
+    assert waiting.take("a", Lane(0), Counter({0: 1})).failures == 1
 
 
 def test_no_unit_is_lost_or_doubled_in_waiting() -> None:
     everything = units([k % 3 for k in range(100)])
     waiting, taken = Waiting(everything), []
     while len(waiting):
-        taken.append(waiting.take("a", taken[-1].checkpoint if taken else None, Counter()).unit)
+        lane = Lane(taken[-1].checkpoint if taken else None)
+        taken.append(waiting.take("a", lane, Counter()).unit)
     assert sorted(unit.block for unit in taken) == list(range(100))
     assert sum(a.checkpoint != b.checkpoint for a, b in pairwise(taken)) == 2
 
