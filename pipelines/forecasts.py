@@ -42,6 +42,13 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
         dataset = xr.merge([arrays], join="exact", compat="override")
     except ValueError as error:
         raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
+    return _with_completed(dataset)
+
+
+def _with_completed(dataset: xr.Dataset) -> xr.Dataset:
+    """With all members finished, where nothing is said of that."""
+    if "completed" in dataset.coords:
+        return dataset
     shape = dataset.sizes["init_time"], dataset.sizes["number"]
     return dataset.assign_coords(completed=(("init_time", "number"), np.ones(shape, bool)))
 
@@ -51,7 +58,7 @@ def _open_store(path: Path | str) -> xr.Dataset:
         # Our own store lists its channels in order; without a list any order may come.
         ordered = '"consolidated_metadata"' in (Path(path) / "zarr.json").read_text()
         store = xr.open_zarr(path, consolidated=ordered, chunks=None, decode_timedelta=True)
-        return store if ordered else store[sorted(store.data_vars)]
+        return _with_completed(store if ordered else store[sorted(store.data_vars)])
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: cannot be opened: {error}") from error
 

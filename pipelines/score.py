@@ -36,7 +36,7 @@ class ScoreSettings(VerificationSettings):
     Attributes
     ----------
     regions : mapping of str to Region
-        Of a global grid; the first one heads every table.
+        Those that the grid reaches are scored; the first one heads every table.
     missing : Missing
         `PROPAGATE` (default) or `OMIT`.
     mask : xarray.DataArray or None
@@ -127,8 +127,7 @@ def score(
     additions = settings.additions(pair, climate)
     _check_writable(output)
     sums = _sums(pair, (climate, analyses), weights, settings, additions)
-    regions = tuple(weights.region.values.tolist())
-    scores = scores_from(sums, pair, regions, settings.members, additions.scores)
+    scores = scores_from(sums, pair, weights, settings.members, additions.scores)
     result = ScoreResult(scores, sums, output)
     table = tidy(scores)
     write_labelled(scores, output / "scores.zarr")

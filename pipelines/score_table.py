@@ -76,12 +76,24 @@ def headline(sums: Sums) -> Score:
 def scores_from(
     sums: Sums,
     pair: Verification,
-    regions: tuple[str, ...],
+    weights: xr.DataArray,
     members: Members = ALL_MEMBERS,
     added: Sequence[Score] = (),
 ) -> xr.Dataset:
     """All scores that the sums allow and those added, averaged over init times, with labels and
     notes.
+
+    Parameters
+    ----------
+    sums : Sums
+    pair : Verification
+        What was scored.
+    weights : xarray.DataArray
+        The `pair`'s, (region, *cells).
+    members : Members
+        How members were taken.
+    added : sequence of Score
+        Beside those that are always there.
 
     Raises
     ------
@@ -99,7 +111,7 @@ def scores_from(
     order = {
         "forecast": [name for name in FORECASTS if name in present],
         "channel": list(pair.channels),
-        "region": list(regions),
+        "region": weights.region.values.tolist(),
     }
     dataset = dataset.reindex(order)
     dataset["cases"] = (
@@ -118,8 +130,8 @@ def scores_from(
     ).assign_attrs(
         source=SOURCE,
         members=int(pair.forecast.sizes["number"]),
-        weights="area" if regions[0] != "all" else "equal",
-        notes=[*pair.notes, *_dependence(pair)],
+        weights=weights.attrs["weights"],
+        notes=[*pair.notes, *weights.attrs["notes"], *_dependence(pair)],
     )
 
 

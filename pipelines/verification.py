@@ -11,10 +11,10 @@ import xarray as xr
 from data.channel import channel
 from data.errors import InputError
 from data.grid import Grid
+from pipelines.cell_weights import cell_weights
 from pipelines.forecasts import open_forecast
-from pipelines.masks import fitted
 from pipelines.truths import SERIES, Paths, Series, Truths, cell_dims, check_cells, listed
-from scoring.regions import REGIONS, Region, equal_weights, region_weights
+from scoring.regions import REGIONS, Region
 from scoring.tile import Structure
 
 
@@ -125,32 +125,21 @@ class Verification:
     def weights(
         self, regions: Mapping[str, Region] = REGIONS, mask: xr.DataArray | None = None
     ) -> xr.DataArray:
-        """Area weights of regions of the globe, equal ones on any other grid, (region, *cells).
+        """What each cell counts in each region, as `cell_weights` has it, (region, *cells).
 
         Parameters
         ----------
         regions : mapping of str to Region
-            Of a global grid.
+            Of the globe.
         mask : xarray.DataArray, optional
             Weights beside the area's, on the same cells, not negative.
 
         Raises
         ------
         InputError
-            If a region holds no point of the grid, or the mask does not fit.
+            If latitudes are none, no region is reached, or the mask does not fit.
         """
-        grid, cells = self.grid(), self.cells()
-        coordinates = {dim: cells[dim] for dim in self.cell_dims if dim in cells.coords}
-        if grid is not None:
-            weights = region_weights(grid, regions).assign_coords(coordinates)
-        else:
-            weights = equal_weights(xr.DataArray(np.zeros(cells.shape), coordinates, cells.dims))
-        if mask is not None:
-            weights = weights * fitted(mask, cells).values
-            empty = weights.region.values[(weights.sum(self.cell_dims) == 0).values]
-            if empty.size:
-                raise InputError(f"the mask leaves nothing of region {str(empty[0])!r}")
-        return weights
+        return cell_weights(self.cells(), self.grid(), regions, mask, self.where)
 
     def structure(self, numbers: np.ndarray) -> Structure:
         """Which of these members depend on each other, as `checkpoint` and `pair` say."""

@@ -11,6 +11,7 @@ import xarray as xr
 
 from data.errors import InputError
 from data.grid import Grid
+from data.regular_grid import RegularGrid
 
 EVERYWHERE = "all"
 
@@ -23,9 +24,9 @@ SEASONS: Mapping[str, tuple[int, ...]] = {
 
 
 class Region(Protocol):
-    """Part of the globe."""
+    """Part of the globe, on a grid of all of it or of part of it."""
 
-    def mask(self, grid: Grid) -> np.ndarray:
+    def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
         """Share of each cell that belongs to it, (latitude, longitude), 0 to 1."""
         ...
 
@@ -51,7 +52,7 @@ class Band:
     def __post_init__(self) -> None:
         _check_order(self.south, self.north)
 
-    def mask(self, grid: Grid) -> np.ndarray:
+    def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
         """(latitude, longitude) bool."""
         rows = (grid.latitude >= self.south) & (grid.latitude <= self.north)
         return np.broadcast_to(rows[:, None], grid.shape)
@@ -79,7 +80,7 @@ class Box:
     def __post_init__(self) -> None:
         _check_order(self.south, self.north)
 
-    def mask(self, grid: Grid) -> np.ndarray:
+    def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
         """(latitude, longitude) bool."""
         width = self.east - self.west
         width = width % 360 if abs(width) < 360 else 360
@@ -116,7 +117,7 @@ class Mask:
     def __hash__(self) -> int:
         return hash(np.asarray(self.values, float).tobytes())
 
-    def mask(self, grid: Grid) -> np.ndarray:
+    def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
         """(latitude, longitude)
 
         Raises
