@@ -287,7 +287,7 @@ def children_time() -> float:
 def main() -> None:
     """Read the arguments and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["overhead", "simulation"])
+    parser.add_argument("what", choices=["overhead", "simulation"], nargs="?", default="overhead")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--units", type=int, default=500)
     parser.add_argument("--seconds-per-step", type=float, default=1.0)
