@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from data.state import State
 
 _BAND_BYTES = 2**28
 _DAYS_IN_YEAR = 365.2425
+_CYCLE = ("dayofyear", "hour")
+_AXES = ("latitude", "longitude")
 _COARSENING = 8  # of the members' quantum against the channel's: 1/8 K, 1/8 m/s
 
 
@@ -171,6 +174,20 @@ class Climatology:
         dataset = self.dataset
         return Grid.from_coordinates(dataset.latitude, dataset.longitude, str(self.path))
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits made of all its values, the same however they are stored; reads
+        the whole file once."""
+        found = blake2b(digest_size=8)
+        suffixes = ("", "_mean", "_std")
+        names = [name + suffix for name in self.channels for suffix in suffixes]
+        for name in (*filter(self.dataset.dims.__contains__, _CYCLE), *_AXES, *names):
+            variable = self.dataset[name]
+            found.update(f"{name}{variable.dims}{variable.shape}".encode())
+            for place in _whole_days(variable):
+                found.update(np.ascontiguousarray(variable.isel(place).values, "<f8").data)
+        return found.hexdigest()
+
     def mean(self, time: np.datetime64, channels: Sequence[str]) -> State:
         """The mean at a time, one member."""
         return self._state(time, channels, "_mean")
@@ -231,6 +248,12 @@ class Climatology:
         numbers = tuple(range(1, len(stacked) + 1)) if suffix == "" else (0,)
         time = np.datetime64(time, "s")
         return State(torch.from_numpy(stacked), tuple(channels), self.grid, time, numbers)
+
+
+def _whole_days(variable: xr.DataArray) -> list[dict[str, int]]:
+    """Parts of a variable that fit into memory."""
+    days = variable.sizes.get("dayofyear")
+    return [{}] if days is None else [{"dayofyear": day} for day in range(days)]
 
 
 def _selections(times: np.ndarray, seasons: Seasons | None) -> list[np.ndarray]:

@@ -24,7 +24,6 @@ from scoring.decisions import relative_economic_value_score, roc_area_score
 from scoring.decomposition import crps_potential, crps_reliability
 from scoring.events import JointDistribution
 from scoring.extremes import DISCRETE, ExtremeForecastIndex, ShiftOfTails
-from scoring.identity import key_of
 from scoring.intervals import IntervalScore, QuantileScore, WeightedIntervalScore
 from scoring.members import BestMemberError, ExpectedOutlier, Gain, expected_gain
 from scoring.multivariate import EnergyScore
@@ -58,7 +57,7 @@ class Ensemble:
     most : int
         Most at any init time.
     climate : str
-        Name of the climatology, different for different ones.
+        Name of the climatology, made of all its values.
     grid : Grid or None
         None where it is not global.
     """
@@ -73,17 +72,8 @@ class Ensemble:
         """That of a forecast."""
         counts = pair.forecast.completed.values.sum(axis=1)
         counts = counts[counts > 0]
-        name = _NO_CLIMATE if climatology is None else _name(climatology, pair.channels)
+        name = _NO_CLIMATE if climatology is None else f"climatology_{climatology.digest}"
         return cls(int(counts.min()), int(counts.max()), name, pair.grid())
-
-
-def _name(climatology: Climatology, channels: Sequence[str]) -> str:
-    """A name made of values, those of the first season."""
-    dataset = climatology.dataset
-    season = {dim: 0 for dim in ("dayofyear", "hour") if dim in dataset.dims}
-    names = [f"{name}{part}" for name in channels for part in ("_mean", "_std")]
-    fields = np.stack([dataset[name].isel(season).values for name in names])
-    return f"climatology_{key_of(fields)[:8]}"
 
 
 @dataclass(frozen=True)

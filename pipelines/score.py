@@ -72,7 +72,9 @@ class ScoreSettings(VerificationSettings):
             )
         return Additions.of(self.families, Ensemble.of(pair, climatology))
 
-    def identity(self, pair: Verification, regions: Sequence[str]) -> dict[str, str]:
+    def identity(
+        self, pair: Verification, regions: Sequence[str], climatology: Climatology | None = None
+    ) -> dict[str, str]:
         """What tells sums under these settings from others, by name."""
         mask = None if self.mask is None else fitted(self.mask, pair.cells()).values
         known = [name for name in regions if name in self.regions]
@@ -80,6 +82,7 @@ class ScoreSettings(VerificationSettings):
             "missing": key_of(self.missing),
             "members": key_of(self.members),
             "mask": "none" if mask is None else key_of(mask),
+            **({} if climatology is None else {"climatology": climatology.digest}),
             **{f"region {name}": key_of(self.regions[name]) for name in known},
         }
 
@@ -171,7 +174,7 @@ def _sums(
     climatology, analyses = compared
     asked = Asked(settings.missing, settings.threads, additions.statistics)
     regions = weights.region.values.tolist()
-    tally = Tally.of(pair, regions, settings.identity(pair, regions))
+    tally = Tally.of(pair, regions, settings.identity(pair, regions, climatology))
     for name in pair.channels:
         one = ChannelSums(
             pair,

@@ -48,6 +48,35 @@ def climatology(source, tmp_path):
     return Climatology(tmp_path / "c.zarr")
 
 
+def test_a_digest_is_made_of_all_values_and_of_nothing_else(climatology, tmp_path):
+    values = climatology.dataset.load()
+
+    def digest(changed: xr.Dataset, name: str) -> str:
+        changed.drop_encoding().to_netcdf(tmp_path / name)
+        return Climatology(tmp_path / name).digest
+
+    assert digest(values, "same.nc") == digest(values.astype("f8"), "wide.nc") == climatology.digest
+    for number, name in enumerate(("t850", "t850_mean", "u500", "latitude")):
+        changed = values.copy(deep=True)
+        moved = changed[name].values.copy()
+        moved.flat[-1] += 0.5
+        changed[name] = changed[name].copy(data=moved)
+        assert digest(changed, f"{number}.nc") != climatology.digest, name
+
+
+def test_a_digest_looks_at_every_season(source, tmp_path):
+    seasons = Seasons((15, 45), 30.0, (0, 12))
+    values = climatology_from(source, ("t850",), seasons=seasons)
+    digests = set()
+    for day in range(3):
+        changed = values.copy(deep=True)
+        if day < 2:
+            changed.t850.values[day, 1, -1] += 1.0
+        changed.to_netcdf(tmp_path / f"{day}.nc")
+        digests.add(Climatology(tmp_path / f"{day}.nc").digest)
+    assert len(digests) == 3
+
+
 def test_with_as_many_times_as_members_the_members_are_the_sorted_values(source):
     found = climatology_from(source, ("t850",), TIMES[:50])
     expected = np.sort(truth(TIMES).t850.values[:50], axis=0)

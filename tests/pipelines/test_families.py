@@ -161,6 +161,17 @@ def test_a_score_does_not_depend_on_what_else_was_asked_for(verified, tmp_path):
         xr.testing.assert_equal(*(found.sums.weights[key] for key in powers))
 
 
+def test_names_of_sums_do_not_depend_on_the_channels_chosen(verified, everything, tmp_path):
+    chosen = ScoreSettings(families=("events",))
+    both = score(
+        verified.forecast, verified.truth, tmp_path, verified.climatology, settings=chosen
+    ).sums
+    assert set(both.keys) <= set(everything.sums.keys)
+    found, expected = (sums.sel({"channel": "z500"}) for sums in (both, everything.sums))
+    for key in both.keys:
+        xr.testing.assert_allclose(found.totals[key], expected.totals[key])
+
+
 def test_a_field_with_a_gap_is_left_out_of_its_mean_or_makes_it_missing(verified, tmp_path):
     store = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
     store.z500[2, 4, LEAD, 3, 5] = np.nan

@@ -91,6 +91,23 @@ def test_scores_of_other_settings_are_not_compared(verified, plain, tmp_path):
             plain.sums + other.sums
 
 
+def test_sums_of_two_climatologies_do_not_mix(verified, plain, tmp_path):
+    with xr.open_zarr(verified.climatology, consolidated=False) as dataset:
+        warmer = dataset.load().drop_encoding()
+    warmer["z500_mean"] = warmer.z500_mean + 0.5
+    warmer.to_zarr(tmp_path / "warmer.zarr", zarr_format=3, consolidated=False)
+    of_none, of_other = (
+        score(
+            verified.forecast, verified.truth, tmp_path / name, climatology,
+            settings=ScoreSettings(channels=("z500",)),
+        ).sums
+        for name, climatology in (("none", None), ("other", tmp_path / "warmer.zarr"))
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"climatology is '[0-9a-f]{16}' and '[0-9a-f]{16}'"):
+        plain.sums + of_other
+    assert (of_none + of_other).settings == of_other.settings
+
+
 def with_nothing_over_sea(dataset: xr.Dataset) -> xr.Dataset:
     dataset.z500.values[..., 8:] = np.nan
     return dataset
