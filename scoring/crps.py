@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from data.errors import InputError
+from scoring.identity import make_floats
 from scoring.statistic import Statistic
 from scoring.tile import Structure, Tile, TooFewMembersError, rank_weights
 
@@ -107,6 +108,9 @@ class AlmostFair:
 
     alpha: float = 0.95
     minimum_members: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        make_floats(self, "alpha")
 
     @property
     def name(self) -> str:

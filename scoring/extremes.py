@@ -12,6 +12,7 @@ import numpy as np
 
 from data.errors import InputError
 from scoring.cut import count_not_above
+from scoring.identity import make_floats
 from scoring.quantiles import LINEAR, Definition, quantile_deviations
 from scoring.statistic import Statistic
 from scoring.thresholds import Reference
@@ -134,6 +135,9 @@ class ShiftOfTails(Statistic):
     tail: float = 0.99
     definition: Definition = LINEAR
     minimum_members: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        make_floats(self, "level", "tail")
 
     @property
     def climate(self) -> Reference:

@@ -24,8 +24,19 @@ def key_of(parameters: object) -> str:
     return f"{_snake(type(parameters).__name__)}_{digest}"
 
 
+def make_floats(parameters: object, *names: str) -> None:
+    """Make some fields of a frozen dataclass plain floats, or tuples of them, while it is
+    constructed: parameters that are equal, such as 1, 1.0 and numpy's, then have equal names."""
+    for name in names:
+        value = getattr(parameters, name)
+        plain = float(value) if np.ndim(value) == 0 else tuple(float(one) for one in value)
+        object.__setattr__(parameters, name, plain)
+
+
 def _words(value: object) -> str:
     """A readable name of a parameter, different for different values."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if is_dataclass(value):
         words = [_snake(type(value).__name__)]
         for field in fields(value):

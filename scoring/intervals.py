@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from scoring.identity import make_floats
 from scoring.quantiles import (
     CENTRAL_INTERVALS,
     STANDARD_LEVELS,
@@ -48,6 +49,7 @@ class QuantileScore(Statistic):
     definition: Definition = WEIBULL
 
     def __post_init__(self) -> None:
+        make_floats(self, "levels")
         check_levels(self.levels)
 
     @property
@@ -83,6 +85,7 @@ class IntervalScore(Statistic):
     definition: Definition = WEIBULL
 
     def __post_init__(self) -> None:
+        make_floats(self, "levels")
         check_levels(self.levels)
 
     @property
@@ -122,6 +125,7 @@ class WeightedIntervalScore(Statistic):
     definition: Definition = WEIBULL
 
     def __post_init__(self) -> None:
+        make_floats(self, "levels")
         check_levels(self.levels)
 
     def of_tile(self, tile: Tile) -> np.ndarray:

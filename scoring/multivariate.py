@@ -17,7 +17,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.crps import FAIR, Estimator, Stratified
-from scoring.identity import key_of
+from scoring.identity import key_of, make_floats
 from scoring.thresholds import matched
 
 _BLOCK_VALUES = 2**20
@@ -114,6 +114,7 @@ class VariogramScore:
     estimator: Estimator = FAIR
 
     def __post_init__(self) -> None:
+        make_floats(self, "power")
         if not self.power > 0:
             raise InputError(f"the power of a variogram must be above 0, found {self.power:g}")
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from scoring.identity import make_floats
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
 from scoring.tile import Tile
 
@@ -73,6 +74,7 @@ class Quantiles(Statistic):
     definition: Definition = WEIBULL
 
     def __post_init__(self) -> None:
+        make_floats(self, "levels")
         check_levels(self.levels)
 
     @property
@@ -103,6 +105,7 @@ class IntervalHits(Statistic):
     definition: Definition = WEIBULL
 
     def __post_init__(self) -> None:
+        make_floats(self, "levels")
         check_levels(self.levels)
 
     @property

@@ -12,6 +12,7 @@ import xarray as xr
 from data.errors import InputError
 from data.grid import Grid
 from data.regular_grid import RegularGrid
+from scoring.identity import make_floats
 
 EVERYWHERE = "all"
 
@@ -50,6 +51,7 @@ class Band:
     north: float
 
     def __post_init__(self) -> None:
+        make_floats(self, "south", "north")
         _check_order(self.south, self.north)
 
     def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
@@ -78,6 +80,7 @@ class Box:
     east: float
 
     def __post_init__(self) -> None:
+        make_floats(self, "south", "north", "west", "east")
         _check_order(self.south, self.north)
 
     def mask(self, grid: Grid | RegularGrid) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from scoring.identity import make_floats
 from scoring.tile import Tile, less_truth
 
 
@@ -38,7 +39,8 @@ class Reference:
     levels: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        levels = np.asarray(self.levels, float)
+        make_floats(self, "levels")
+        levels = np.asarray(self.levels)
         inside = levels.size > 0 and (levels >= 0).all() and (levels <= 1).all()
         if not inside or not (np.diff(levels) > 0).all():
             raise InputError(
@@ -99,13 +101,15 @@ class Constants:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.values or not np.isfinite(self.values).all():
-            raise InputError(f"thresholds must be finite numbers, found {self.values}")
+        make_floats(self, "values")
+        values = np.asarray(self.values)
+        if values.size == 0 or values.ndim == 0 or not np.isfinite(values).all():
+            raise InputError(f"thresholds must be finite numbers, a tuple, found {self.values}")
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
         """The values."""
-        return {"threshold": np.array(self.values, float)}
+        return {"threshold": np.array(self.values)}
 
     @property
     def references(self) -> tuple[Reference, ...]:

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from data.errors import InputError
+from scoring.crps import AlmostFair
+from scoring.extremes import ShiftOfTails
 from scoring.identity import key_of
+from scoring.intervals import IntervalScore, QuantileScore, WeightedIntervalScore
+from scoring.multivariate import VariogramScore
 from scoring.probability import Exceedance
-from scoring.thresholds import Constants
+from scoring.quantiles import IntervalHits, Quantiles
+from scoring.rank import RankHistogram
+from scoring.regions import Band, Box
+from scoring.thresholds import Constants, Reference
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,53 @@ def test_a_long_name_ends_in_a_digest_of_all_of_it():
 def test_two_settings_never_share_a_name(one, other):
     assert key_of(one) != key_of(other)
     assert key_of(one) == key_of(one)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Constants,
+        lambda values: Reference("climate", values),
+        Quantiles,
+        IntervalHits,
+        QuantileScore,
+        IntervalScore,
+        WeightedIntervalScore,
+    ],
+)
+def test_equal_numbers_make_equal_names(made):
+    one = made((0.25, 0.5))
+    for values in ([0.25, 0.5], np.array([0.25, 0.5]), tuple(np.array([0.25, 0.5], np.float32))):
+        assert made(values) == one
+        assert key_of(made(values)) == key_of(one)
+
+
+@pytest.mark.parametrize(
+    ("made", "number"),
+    [
+        (lambda number: Constants((number,)), 1),
+        (lambda number: Reference("climate", (0.5, number)), 1),
+        (AlmostFair, 1),
+        (lambda number: VariogramScore(power=number), 1),
+        (lambda number: Band(number, 90), -20),
+        (lambda number: Box(number, 10, number, 30), -10),
+        (lambda number: ShiftOfTails("climate", 0.5, number), 1),
+    ],
+)
+def test_whole_numbers_are_named_as_floats_are(made, number):
+    assert made(number) == made(float(number)) == made(np.float32(number))
+    assert len({key_of(made(kind(number))) for kind in (int, float, np.float32, np.int64)}) == 1
+
+
+def test_numbers_of_numpy_are_named_as_those_of_python():
+    assert key_of(RankHistogram(np.int64(10))) == key_of(RankHistogram(10))
+    assert key_of(Wrapped(np.float64(0.1))) == key_of(Wrapped(0.1))
+    assert key_of(Pair(tuple(np.arange(2)))) == key_of(Pair((0, 1)))
+
+
+def test_thresholds_are_a_tuple():
+    with pytest.raises(InputError, match=r"finite numbers, a tuple, found 1\.0"):
+        Constants(1.0)
 
 
 def test_an_array_is_named_by_its_values_whatever_their_type():
