@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +205,8 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
         if name == "cases":
             continue
         frame = _values(str(name), array)
+        if frame.empty:
+            continue
         frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
         frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
@@ -236,8 +236,9 @@ def _values(name: str, array: xr.DataArray) -> pd.DataFrame:
     own = [dim for dim in plain.dims if dim not in _DIMENSIONS]
     series = plain.transpose(*own, *_DIMENSIONS).rename("value").to_series().dropna()
     frame = series.reset_index()
-    words = [frame.pop(dim).map("_{:.4g}".format) for dim in own]
-    frame.insert(0, "score", reduce(add, words, name))
+    labels = zip(*(frame.pop(dim) for dim in own), strict=True) if own else [()] * len(frame)
+    words = ["".join(map("_{:.4g}".format, label)) for label in labels]
+    frame.insert(0, "score", [name + word for word in words])
     return frame
 
 
