@@ -26,6 +26,8 @@ from data.layout import (
 from data.state import State, from_dataset
 
 _CHUNK_BYTES = 2**24
+# What our forecast stores say of members: coordinates of forecasts in files as well.
+_OF_MEMBERS = ("checkpoint", "pair", "completed")
 
 
 class Source(Protocol):
@@ -70,8 +72,8 @@ class Source(Protocol):
 def open_forecasts(path: str | Path) -> list[Source]:
     """The forecasts in a file of any layout, as one source in valid time for each init time.
 
-    Each says how far ahead it is by a coordinate `lead_time`. Only coordinates and attributes are
-    read.
+    Each says how far ahead it is by a coordinate `lead_time`, and has what the file tells of
+    members: `checkpoint`, `pair` and `completed`. Only coordinates and attributes are read.
 
     Raises
     ------
@@ -81,6 +83,7 @@ def open_forecasts(path: str | Path) -> list[Source]:
     where = str(path)
     series: dict[int, list[xr.Dataset]] = {}
     for dataset in open_file(path):
+        dataset = dataset.set_coords([name for name in _OF_MEMBERS if name in dataset])
         for place, one in enumerate(series_by_init_time(dataset)):
             series.setdefault(place, []).append(to_house_layout(one, where, forecasts=True))
     return [_source_of(datasets, where) for datasets in series.values()]
@@ -269,7 +272,7 @@ class FileSource:
 
     def _converted(self, array: xr.DataArray, field: Field) -> xr.DataArray:
         convert = field.conversion(self.where)
-        keep = {"time", "number", "lead_time", *array.dims, "latitude", "longitude"}
+        keep = {"time", "number", "lead_time", *array.dims, "latitude", "longitude", *_OF_MEMBERS}
         array = array.drop_vars([name for name in array.coords if name not in keep])
         lazy = array.copy(data=array.data.map_blocks(convert, dtype=np.float32))
         lazy.attrs = field.channel.attributes

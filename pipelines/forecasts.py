@@ -22,10 +22,11 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     Raises
     ------
     InputError, StoreError
-        If it cannot be opened or does not say what was forecast when.
+        If it cannot be opened, does not say what was forecast when, or has an init time, member or
+        lead twice.
     """
     if len(paths) == 1 and statistics_paths(Path(paths[0])):
-        return open_as_forecast(Path(paths[0]))
+        return _checked(open_as_forecast(Path(paths[0])), str(paths[0]))
     if paths and all(_is_store(Path(path)) for path in paths):
         stores = [_open_store(path) for path in paths]
         if len(stores) == 1:
@@ -33,16 +34,53 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
         if all(set(store.data_vars) == set(stores[0].data_vars) for store in stores):
             return _one_after_the_other(stores, paths)
     by_channel: dict[str, list[xr.DataArray]] = {}
+    finished: list[xr.DataArray] = []
     for path in paths:
         for source in open_forecasts(path):
             for name, array in source.dataset().items():
-                by_channel.setdefault(str(name), []).append(_by_init_time(array, str(path)))
+                series = _by_init_time(array, str(path))
+                if "completed" in series.coords:
+                    finished.append(_finished(series))
+                    series = series.drop_vars("completed")
+                by_channel.setdefault(str(name), []).append(series)
     arrays = {name: _joined(name, parts, paths) for name, parts in by_channel.items()}
     try:
         dataset = xr.merge([arrays], join="exact", compat="override")
     except ValueError as error:
         raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
-    return _with_completed(dataset)
+    dataset = _checked(_with_completed(dataset), ", ".join(map(str, paths)))
+    return _without_unfinished(dataset, finished)
+
+
+def _checked(dataset: xr.Dataset, where: str) -> xr.Dataset:
+    """The dataset; InputError unless its init times and leads ascend and no member is twice."""
+    for dim in SERIES:
+        index = dataset.indexes[dim]
+        twice = index[index.duplicated()]
+        if twice.size:
+            raise InputError(f"{where}: {dim} {twice[0]} is there twice")
+        if dim != "number" and not index.is_monotonic_increasing:
+            at = int(np.flatnonzero(index[1:] < index[:-1])[0])
+            raise InputError(
+                f"{where}: {dim} is unsorted: {index[at]} is followed by {index[at + 1]}"
+            )
+    return dataset
+
+
+def _finished(series: xr.DataArray) -> xr.DataArray:
+    """Whose forecasts are finished at all leads, as the file says, (init_time, number) bool."""
+    found = series.completed.reset_coords(drop=True).astype(bool).load()
+    found = found.all([dim for dim in found.dims if dim == "lead_time"])
+    lacking = [dim for dim in ("init_time", "number") if dim not in found.dims]
+    return found.expand_dims({dim: series[dim].values for dim in lacking})
+
+
+def _without_unfinished(dataset: xr.Dataset, finished: Sequence[xr.DataArray]) -> xr.Dataset:
+    """With those members finished that are so in all channels and files."""
+    completed = dataset.completed.reset_coords(drop=True)
+    for part in finished:
+        completed = completed & part.reindex_like(completed, fill_value=True)
+    return dataset.assign_coords(completed=completed.transpose("init_time", "number"))
 
 
 def _with_completed(dataset: xr.Dataset) -> xr.Dataset:
@@ -58,9 +96,10 @@ def _open_store(path: Path | str) -> xr.Dataset:
         # Our own store lists its channels in order; without a list any order may come.
         ordered = '"consolidated_metadata"' in (Path(path) / "zarr.json").read_text()
         store = xr.open_zarr(path, consolidated=ordered, chunks=None, decode_timedelta=True)
-        return _with_completed(store if ordered else store[sorted(store.data_vars)])
+        store = _with_completed(store if ordered else store[sorted(store.data_vars)])
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: cannot be opened: {error}") from error
+    return _checked(store, str(path))
 
 
 def _one_after_the_other(stores: Sequence[xr.Dataset], paths: Sequence[Path | str]) -> xr.Dataset:
@@ -112,12 +151,17 @@ def _joined(name: str, parts: list[xr.DataArray], paths: Sequence[Path | str]) -
     if len(parts) == 1:
         return first
     dim = "lead_time" if all(p.init_time.equals(first.init_time) for p in parts) else "init_time"
+    files = ", ".join(map(str, paths))
+    for kept in ("checkpoint", "pair"):
+        held = [part[kept].variable for part in parts if kept in part.coords]
+        if not all(one.equals(held[0]) for one in held):
+            raise InputError(f"{files}: {kept} of {name} is not the same in all of them")
     try:
         joined = xr.concat(parts, dim, join="exact", coords="minimal", compat="override")
     except ValueError as error:
-        files = ", ".join(map(str, paths))
         raise InputError(f"{files}: parts of {name} do not fit together: {error}") from error
     joined = joined.sortby(dim)
-    if not joined.indexes[dim].is_unique:
-        raise InputError(f"{', '.join(map(str, paths))}: {name} is there twice for one {dim}")
+    twice = joined.indexes[dim][joined.indexes[dim].duplicated()]
+    if twice.size:
+        raise InputError(f"{files}: {name} is there twice for {dim} {twice[0]}")
     return joined

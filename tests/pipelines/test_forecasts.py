@@ -1,0 +1,119 @@
+"""Forecasts in stores and in files say the same of their members, dates and leads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data.errors import InputError
+from pipelines.against import find_scored
+from pipelines.forecasts import open_forecast
+from pipelines.score import score
+from pipelines.verification import open_verification
+
+OF_MEMBERS = ("checkpoint", "pair", "completed")
+
+
+@pytest.fixture(scope="module")
+def whole(verified) -> xr.Dataset:
+    """All of the forecast store but its labels of valid times, in memory."""
+    with xr.open_zarr(verified.forecast, consolidated=False, decode_timedelta=True) as store:
+        return store.drop_vars("valid_time").load().drop_encoding()
+
+
+def to_store(dataset: xr.Dataset, path: Path) -> Path:
+    dataset.to_zarr(path, zarr_format=3, consolidated=False)
+    return path
+
+
+def to_file(dataset: xr.Dataset, path: Path) -> Path:
+    dataset.to_netcdf(path)
+    return path
+
+
+@pytest.mark.parametrize("named", ["number", "realization"])
+@pytest.mark.parametrize("as_variables", [False, True])
+def test_a_file_carries_what_a_store_says_of_members(whole, tmp_path, named, as_variables):
+    changed = whole.rename(number=named)
+    if as_variables:
+        changed = changed.reset_coords(OF_MEMBERS)
+        changed["completed"] = changed.completed.astype("i1")
+    found = open_forecast([to_file(changed, tmp_path / "f.nc")])
+    for name in OF_MEMBERS:
+        np.testing.assert_array_equal(found[name].values, whole[name].values, name)
+        assert found[name].dims == whole[name].dims
+
+
+def test_a_file_scores_like_the_store(verified, whole, tmp_path):
+    expected = score(verified.forecast, verified.truth, tmp_path / "a").scores
+    found = score(to_file(whole, tmp_path / "f.nc"), verified.truth, tmp_path / "b").scores
+    found = found.reindex_like(expected)
+    assert found.crps_estimator.sel(forecast="ensemble") == "stratified"
+    np.testing.assert_allclose(found.crps, expected.crps, rtol=1e-6)
+    np.testing.assert_array_equal(found.cases, expected.cases)
+
+
+@pytest.mark.parametrize("cut", ["init_time", "lead_time"])
+def test_files_of_dates_or_leads_carry_it_together(whole, tmp_path, cut):
+    one = whole.isel(init_time=[4]) if cut == "lead_time" else whole
+    sizes = range(one.sizes[cut])
+    paths = [to_file(one.isel({cut: [i]}), tmp_path / f"{i}.nc") for i in sizes]
+    found = open_forecast(paths)
+    for name in OF_MEMBERS:
+        np.testing.assert_array_equal(found[name].values, one[name].values, name)
+
+
+def test_a_member_is_finished_if_it_is_so_in_all_files(whole, tmp_path):
+    one = whole.isel(init_time=0)
+    late = one.isel(lead_time=[2, 3]).assign_coords(completed=one.number != 5)
+    early = one.isel(lead_time=[0, 1])
+    paths = [to_file(each, tmp_path / f"{i}.nc") for i, each in enumerate((early, late))]
+    found = open_forecast(paths).completed
+    np.testing.assert_array_equal(found.values, [whole.number.values != 5])
+
+
+def test_files_that_disagree_on_members_are_refused(whole, tmp_path):
+    parts = [whole.isel(init_time=i) for i in range(2)]
+    parts[1] = parts[1].assign_coords(checkpoint=parts[1].checkpoint[::-1] + 1)
+    paths = [to_file(each, tmp_path / f"{i}.nc") for i, each in enumerate(parts)]
+    with pytest.raises(InputError, match="checkpoint of z500 is not the same in all of them"):
+        open_forecast(paths)
+
+
+def test_a_store_that_says_nothing_of_members_has_all_of_them(whole, tmp_path):
+    bare = whole.drop_vars(OF_MEMBERS)
+    assert open_forecast([to_store(bare, tmp_path / "f.zarr")]).completed.all()
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"init_time": [0, 1, 1, 2]}, r"f.zarr: init_time 2006-01-04 00:00:00 is there twice"),
+        ({"lead_time": [0, 1, 1, 2]}, r"f.zarr: lead_time 1 days 00:00:00 is there twice"),
+        ({"number": [0, 1, 1, 2]}, r"f.zarr: number 1 is there twice"),
+        ({"init_time": [0, 2, 1]}, r"init_time is unsorted: 2006-01-07 .* followed by 2006-01-04"),
+        ({"lead_time": [0, 2, 1]}, r"lead_time is unsorted: 2 days .* is followed by 1 days"),
+    ],
+)
+def test_labels_that_come_twice_or_in_no_order_are_refused(
+    verified, whole, tmp_path, selection, message
+):
+    store = to_store(whole.isel(selection), tmp_path / "f.zarr")
+    with pytest.raises(InputError, match=message):
+        open_verification(store, verified.truth)
+
+    def score_alike(forecast: Path, output: Path):
+        return score(forecast, verified.truth, output)
+
+    with pytest.raises(InputError, match=message):
+        find_scored(store, score_alike, tmp_path)
+
+
+def test_members_that_come_twice_in_a_file_are_refused(whole, tmp_path):
+    path = to_file(whole.isel(number=[0, 1, 1]), tmp_path / "f.nc")
+    with pytest.raises(InputError, match=r"f\.nc: number 1 is there twice"):
+        open_forecast([path])
+    path = to_file(whole.isel(init_time=[0, 1, 1]), tmp_path / "g.nc")
+    with pytest.raises(InputError, match=r"g\.nc: z500 is there twice for init_time 2006-01-04"):
+        open_forecast([path])
