@@ -118,3 +118,12 @@ def channel(name: str) -> Channel:
         f"channel {name!r} is unknown{hint} (a surface channel: {', '.join(_AT_SURFACE)}; or one "
         f"of {', '.join(_ON_LEVELS)} followed by a pressure level in hPa)"
     )
+
+
+def is_channel(name: str) -> bool:
+    """Whether a channel has this name."""
+    try:
+        channel(name)
+    except InputError:
+        return False
+    return True

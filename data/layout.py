@@ -132,6 +132,30 @@ def find_fields(dataset: xr.Dataset, where: str) -> dict[str, Field]:
     return fields
 
 
+def fields_in_time(dataset: xr.Dataset) -> list[str]:
+    """Variables of a file as it is that are fields by time, lead or member, channels or not.
+
+    Bounds and grid mappings are none.
+    """
+    said = [variable.encoding | variable.attrs for variable in dataset.variables.values()]
+    named = [str(one.get(key, "")) for one in said for key in ("bounds", "grid_mapping")]
+    aside = set(" ".join(named).split())
+    series = {"time", "number", *_LEAD_NAMES, *_INIT_NAMES}
+    found = []
+    for name, array in _renamed(dataset).data_vars.items():
+        cells = set(array.dims) - series - {"level"}
+        numbers = np.issubdtype(array.dtype, np.number) and series & set(array.dims)
+        if numbers and (len(cells) > 1 or cells & set(_HORIZONTAL)) and name not in aside:
+            found.append(str(name))
+    return found
+
+
+def holds_channel(dataset: xr.Dataset, name: str) -> bool:
+    """Whether a variable of a dataset brought to the house's layout holds a known channel."""
+    array = _field_array(dataset, name)
+    return array is not None and next(_recognised(name, array), None) is not None
+
+
 def in_table_order(fields: dict[str, Field]) -> dict[str, Field]:
     """The fields from the top level down, the surface last: files list them in any order."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,9 @@ from data.files import open_file
 from data.grid import Grid
 from data.layout import (
     Field,
+    fields_in_time,
     find_fields,
+    holds_channel,
     in_table_order,
     known_grid,
     series_by_init_time,
@@ -69,7 +71,7 @@ class Source(Protocol):
         ...
 
 
-def open_forecasts(path: str | Path) -> list[Source]:
+def open_forecasts(path: str | Path) -> list[FileSource]:
     """The forecasts in a file of any layout, as one source in valid time for each init time.
 
     Each says how far ahead it is by a coordinate `lead_time`, and has what the file tells of
@@ -82,11 +84,16 @@ def open_forecasts(path: str | Path) -> list[Source]:
     """
     where = str(path)
     series: dict[int, list[xr.Dataset]] = {}
+    unknown: list[str] = []
     for dataset in open_file(path):
         dataset = dataset.set_coords([name for name in _OF_MEMBERS if name in dataset])
         for place, one in enumerate(series_by_init_time(dataset)):
-            series.setdefault(place, []).append(to_house_layout(one, where, forecasts=True))
-    return [_source_of(datasets, where) for datasets in series.values()]
+            found = to_house_layout(one, where, forecasts=True)
+            series.setdefault(place, []).append(found)
+            if place == 0:
+                unknown += [n for n in fields_in_time(dataset) if not holds_channel(found, n)]
+    sources = [_source_of(datasets, where) for datasets in series.values()]
+    return [replace(source, unknown=tuple(unknown)) for source in sources]
 
 
 def open_source(path: str | Path) -> Source:
@@ -136,10 +143,13 @@ class FileSource:
         The file, as errors name it.
     fields : dict of str to Field
         Where each channel lies.
+    unknown : tuple of str
+        Of forecasts, fields in time that hold no known channel.
     """
 
     where: str
     fields: dict[str, Field]
+    unknown: tuple[str, ...] = ()
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -13,9 +13,14 @@ from data.source import open_forecasts
 from pipelines.statistics_store import open_as_forecast, statistics_paths
 from pipelines.truths import SERIES
 
+UNKNOWN = "unknown"
+"""The attribute that names fields in time of a file that hold no known channel."""
+
 
 def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     """The forecast as (init_time, number, lead_time, *cells), lazy, with `completed`.
+
+    What the attribute `UNKNOWN` names is in the files and not in it.
 
     Of statistics kept in flight the fields are not there, and read as NaN.
 
@@ -35,8 +40,10 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
             return _one_after_the_other(stores, paths)
     by_channel: dict[str, list[xr.DataArray]] = {}
     finished: list[xr.DataArray] = []
+    unknown: dict[str, None] = {}
     for path in paths:
         for source in open_forecasts(path):
+            unknown |= dict.fromkeys(source.unknown)
             for name, array in source.dataset().items():
                 series = _by_init_time(array, str(path))
                 if "completed" in series.coords:
@@ -49,7 +56,7 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     except ValueError as error:
         raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
     dataset = _checked(_with_completed(dataset), ", ".join(map(str, paths)))
-    return _without_unfinished(dataset, finished)
+    return _without_unfinished(dataset, finished).assign_attrs({UNKNOWN: list(unknown)})
 
 
 def _checked(dataset: xr.Dataset, where: str) -> xr.Dataset:

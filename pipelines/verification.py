@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from data.channel import channel
+from data.channel import channel, is_channel
 from data.errors import InputError
 from data.grid import Grid
 from pipelines.cell_weights import cell_weights
-from pipelines.forecasts import open_forecast
+from pipelines.forecasts import UNKNOWN, open_forecast
 from pipelines.truths import SERIES, Paths, Series, Truths, cell_dims, check_cells, listed
 from scoring.regions import REGIONS, Region
 from scoring.tile import Structure
@@ -300,6 +300,12 @@ def verify(
 
 def _check_all_are_forecasts(dataset: xr.Dataset, found: Sequence[str], where: str) -> None:
     """Raise InputError if a field in time would be left out in silence."""
+    unknown = [*dataset.attrs.get(UNKNOWN, ()), *(n for n in found if not is_channel(n))]
+    if unknown:
+        raise InputError(
+            f"{where}: {unknown[0]} cannot be scored, it is no known channel; name the channels to "
+            "score, or leave it out"
+        )
     for name, array in dataset.data_vars.items():
         lacking = [dim for dim in SERIES if dim not in array.dims]
         if name not in found and len(lacking) < len(SERIES) and cell_dims(array):

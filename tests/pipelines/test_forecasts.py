@@ -117,3 +117,34 @@ def test_members_that_come_twice_in_a_file_are_refused(whole, tmp_path):
     path = to_file(whole.isel(init_time=[0, 1, 1]), tmp_path / "g.nc")
     with pytest.raises(InputError, match=r"g\.nc: z500 is there twice for init_time 2006-01-04"):
         open_forecast([path])
+
+
+@pytest.mark.parametrize(
+    "dims", [("init_time", "number", "lead_time"), ("init_time", "lead_time"), ("init_time",)]
+)
+def test_a_field_that_cannot_be_scored_is_refused_unless_channels_are_named(
+    verified, whole, tmp_path, dims
+):
+    lacking = [dim for dim in ("init_time", "number", "lead_time") if dim not in dims]
+    more = whole.assign(foo=whole.t850.isel(dict.fromkeys(lacking, 0), drop=True))
+    for path in (to_store(more, tmp_path / "f.zarr"), to_file(more, tmp_path / "f.nc")):
+        with pytest.raises(InputError, match="foo cannot be scored"):
+            open_verification(path, verified.truth)
+        assert open_verification(path, verified.truth, ["z500"]).channels == ("z500",)
+
+
+def test_what_is_no_field_in_time_is_no_hindrance(verified, whole, tmp_path):
+    leads = np.stack([whole.lead_time.values] * 2, axis=1) / np.timedelta64(1, "h")
+    hours = {"units": "hours"}
+    more = whole.assign(
+        crs=((), 0),
+        orography=whole.t850.isel(init_time=0, number=0, lead_time=0, drop=True),
+        lead_time_bnds=(("lead_time", "bnds"), leads, hours),
+        latitude_bnds=(("latitude", "bnds"), np.stack([whole.latitude.values] * 2, axis=1)),
+        area_by_member=(("number", "latitude", "side"), np.zeros((9, 8, 2))),
+        names=(("number", "latitude", "longitude"), np.full((9, 8, 16), "a")),
+    )
+    more.number.attrs["bounds"] = "area_by_member"
+    more.t850.attrs["grid_mapping"] = "crs"
+    found = open_verification(to_file(more, tmp_path / "f.nc"), verified.truth)
+    assert set(found.channels) == {"z500", "t850"}
