@@ -69,6 +69,11 @@ def conversion(found: str | None, wanted: str) -> Conversion | None:
     return None if known is None else Conversion(*known)
 
 
+def same_units(one: str, other: str) -> bool:
+    """Whether two spellings stand for the same units."""
+    return _standard(one) == _standard(other)
+
+
 def _standard(units: str) -> str:
     """One spelling per unit: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` are the same."""
     plain = re.sub(r"\*\*|\^", "", units.strip().replace("·", " ").replace(".", " "))

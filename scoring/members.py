@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from data.errors import InputError
 from scoring.statistic import Statistic
-from scoring.thresholds import matched
+from scoring.thresholds import check_ensemble, matched
 from scoring.tile import Tile
 
 
@@ -144,6 +144,7 @@ def closest_member(
     """
     if by is not None and (by not in forecast.coords or forecast[by].dims != (member_dim,)):
         raise InputError(f"the forecast has no coordinate {by!r} along {member_dim}")
+    check_ensemble(forecast, truth, member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
     members = forecast.transpose(..., member_dim)
     target = matched(truth, cells)

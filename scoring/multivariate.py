@@ -18,7 +18,7 @@ import xarray as xr
 from data.errors import InputError
 from scoring.crps import FAIR, Estimator, Stratified
 from scoring.identity import key_of, make_floats
-from scoring.thresholds import matched
+from scoring.thresholds import check_ensemble, matched
 
 _BLOCK_VALUES = 2**20
 # Squared distances from a product of matrices lose digits where members nearly coincide.
@@ -78,8 +78,8 @@ class EnergyScore:
         Raises
         ------
         InputError
-            If dimensions or coordinates do not fit, there are too few members, or the estimator
-            is for dependent members.
+            If dimensions, coordinates or units do not fit, there are too few members, or the
+            estimator is for dependent members.
         """
         vectors = _Vectors.of(forecast, truth, self.over, member_dim, weights)
         share = _share(self.key, self.estimator, vectors.members)
@@ -152,8 +152,8 @@ class VariogramScore:
         Raises
         ------
         InputError
-            If dimensions or coordinates do not fit, there are too few members, or the estimator
-            is for dependent members.
+            If dimensions, coordinates or units do not fit, there are too few members, or the
+            estimator is for dependent members.
         """
         vectors = _Vectors.of(forecast, truth, self.over, member_dim, weights)
         share = _share(self.key, self.estimator, vectors.members)
@@ -225,8 +225,7 @@ class _Vectors:
         absent = [dim for dim in over if dim not in forecast.dims]
         if absent or not over:
             raise InputError(f"the forecast has no dimension {absent}: {forecast.dims}")
-        if member_dim not in forecast.dims:
-            forecast = forecast.expand_dims(member_dim)
+        check_ensemble(forecast, truth, member_dim)
         cells = forecast.isel({member_dim: 0}, drop=True)
         samples = tuple(str(dim) for dim in cells.dims if dim not in over)
         target = matched(truth, cells).transpose(*samples, *over)

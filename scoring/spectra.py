@@ -17,7 +17,7 @@ from data.errors import InputError
 from data.sphere import Sphere
 from scoring.identity import key_of
 from scoring.score import Score
-from scoring.thresholds import matched
+from scoring.thresholds import check_ensemble, matched
 
 _BLOCK_VALUES = 2**21
 _FIELD = ("latitude", "longitude")
@@ -92,10 +92,9 @@ def angular_spectra(
     Raises
     ------
     InputError
-        If dimensions, coordinates or the grid do not fit.
+        If dimensions, coordinates, units or the grid do not fit.
     """
-    if member_dim not in forecast.dims:
-        forecast = forecast.expand_dims(member_dim)
+    check_ensemble(forecast, truth, member_dim)
     absent = [dim for dim in _FIELD if dim not in forecast.dims]
     if absent:
         raise InputError(f"spectra need fields on the sphere, found no dimension {absent}")

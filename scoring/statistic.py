@@ -20,7 +20,7 @@ import xarray as xr
 from data.errors import InputError
 from scoring.identity import key_of
 from scoring.pieces import PIECE_BYTES, pieces
-from scoring.thresholds import Reference, matched
+from scoring.thresholds import Reference, check_ensemble, matched
 from scoring.tile import Structure, Tile, TooFewMembersError, three_axes, tiles
 
 _Place = tuple[slice, ...]
@@ -133,7 +133,7 @@ def evaluate(
     statistics : sequence of Statistic
         What to evaluate.
     forecast : xarray.DataArray
-        Any dimensions; without `member_dim` it is an ensemble of one.
+        `member_dim` and any other dimensions.
     truth : xarray.DataArray
         Broadcast to the other dimensions; coordinates that both have must be equal.
     member_dim : str
@@ -156,10 +156,10 @@ def evaluate(
     Raises
     ------
     InputError
-        If something does not fit, a reference is not there, or there are too few members.
+        If something does not fit, such as dimensions or units, a reference is not there, or there
+        are too few members.
     """
-    if member_dim not in forecast.dims:
-        forecast = forecast.expand_dims(member_dim)
+    check_ensemble(forecast, truth, member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
     target = matched(truth, cells).values

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
+from data.units import same_units
 from scoring.identity import make_floats
 from scoring.tile import Tile, less_truth
 
@@ -137,6 +138,25 @@ class Thresholds(Protocol):
     def deviations(self, tile: Tile) -> np.ndarray:
         """Threshold minus truth, (cell, threshold), in the precision of the members."""
         ...
+
+
+def check_ensemble(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str) -> None:
+    """Refuse a forecast without members, and units that are stated and differ.
+
+    Raises
+    ------
+    InputError
+        Naming the dimensions, or both units.
+    """
+    if member_dim not in forecast.dims:
+        raise InputError(
+            f"the forecast has no dimension {member_dim!r} of members, found "
+            f"{', '.join(map(str, forecast.dims)) or 'none'}: say with `member_dim` which one it "
+            f"is; a single forecast is scored as `forecast.expand_dims({member_dim!r})`"
+        )
+    stated = [str(array.attrs.get("units", "")) for array in (forecast, truth)]
+    if all(stated) and not same_units(*stated):
+        raise InputError(f"the forecast has units {stated[0]!r}, the truth {stated[1]!r}")
 
 
 def matched(

@@ -18,7 +18,7 @@ import numpy as np
 
 from data.errors import InputError
 from scoring.crps import FAIR, Estimated, Estimator, kernel_score
-from scoring.thresholds import Reference, Thresholds
+from scoring.thresholds import Constants, Reference, Thresholds
 from scoring.tile import Structure, Tile
 
 
@@ -171,7 +171,7 @@ class Between:
     Raises
     ------
     InputError
-        If their numbers differ.
+        If their numbers differ, or a constant lower one lies above its upper one.
     """
 
     lower: Thresholds
@@ -181,6 +181,13 @@ class Between:
         low, high = self._ends
         if low.shape != high.shape:
             raise InputError(f"{low.size} lower thresholds do not fit {high.size} upper ones")
+        if isinstance(self.lower, Constants) and isinstance(self.upper, Constants):
+            for lower, upper in zip(low, high, strict=True):
+                if lower > upper:
+                    raise InputError(
+                        f"a lower threshold must not lie above its upper one, found {lower:g} to "
+                        f"{upper:g}"
+                    )
 
     @property
     def _ends(self) -> tuple[np.ndarray, np.ndarray]:

@@ -159,9 +159,10 @@ def test_energy_score_of_clusters_is_its_definition():
 
 def test_a_single_member_has_standard_scores_only():
     forecast, truth = ensemble()
-    alone, truth = forecast.isel(number=0), truth
+    alone = forecast.isel(number=[0])
     energy = EnergyScore(estimator=STANDARD)(alone, truth)
-    np.testing.assert_allclose(energy, np.sqrt(((alone - truth) ** 2).sum("channel")), rtol=1e-12)
+    error = (alone - truth).isel(number=0)
+    np.testing.assert_allclose(energy, np.sqrt((error**2).sum("channel")), rtol=1e-12)
     assert np.isfinite(VariogramScore(estimator=STANDARD)(alone, truth)).all()
     with pytest.raises(InputError, match="fair needs at least 2 members, found 1"):
         EnergyScore()(alone, truth)
@@ -196,5 +197,9 @@ def test_what_does_not_fit_is_refused():
         EnergyScore(estimator=STRATIFIED)(forecast, truth)
     with pytest.raises(InputError, match="must be above 0"):
         VariogramScore(power=0.0)
+    with pytest.raises(InputError, match="no dimension 'number' of members, found"):
+        EnergyScore(estimator=STANDARD)(forecast.rename(number="member"), truth)
+    with pytest.raises(InputError, match="has units 'K', the truth 'm'"):
+        EnergyScore()(forecast.assign_attrs(units="K"), truth.assign_attrs(units="m"))
     with pytest.raises(InputError, match="not be negative"):
         EnergyScore()(forecast, truth, weights=xr.DataArray([1.0, -1, 1, 1], dims="channel"))

@@ -58,7 +58,7 @@ def test_power_lies_at_the_degree_of_a_harmonic():
     angle = np.deg2rad(GRID.longitude)
     harmonic = np.sqrt(5 / 3) * 1.5 * (1 - sine**2) * np.cos(2 * angle)  # degree 2, order 2
     truth = xr.DataArray(harmonic, dims=("latitude", "longitude"))
-    found = angular_spectra(3 * truth, truth, SPHERE)
+    found = angular_spectra((3 * truth).expand_dims("number"), truth, SPHERE)
     expected = np.zeros(11)
     expected[2] = area_mean(truth**2).item()
     np.testing.assert_allclose(found[KEYS["truth"]], expected, atol=1e-6)

@@ -66,6 +66,31 @@ def value(statistic, forecast, truth, axis=1, **options):
 
 
 @each_statistic
+def test_a_forecast_needs_its_dimension_of_members(statistic):
+    forecast, truth = (xr.DataArray(array) for array in arrays())
+    truth = truth.rename(dim_1="dim_2", dim_2="dim_3")
+    beside = {"climate": xr.DataArray(QUANTILES, {"quantile": list(CLIMATE.levels)}, ("quantile",))}
+    given = {"references": beside} if statistic.references else {}
+    assert statistic(forecast, truth, "dim_1", **given).dims[:3] == truth.dims
+    with pytest.raises(InputError, match="no dimension 'number' of members, found dim_0, dim_1, "):
+        statistic(forecast, truth, **given)
+
+
+def test_units_that_differ_are_refused():
+    forecast, truth = (xr.DataArray(array) for array in arrays())
+    truth = truth.rename(dim_1="dim_2", dim_2="dim_3")
+    for units, others in (("K", "degC"), ("m", "m2 s-2")):
+        known = forecast.assign_attrs(units=units), truth.assign_attrs(units=others)
+        with pytest.raises(InputError, match=f"has units '{units}', the truth '{others}'"):
+            CRPS()(*known, "dim_1")
+    expected = CRPS()(forecast, truth, "dim_1")
+    for units, others in (("m2 s-2", "m**2 s**-2"), ("K", None)):
+        stated = {} if others is None else {"units": others}
+        known = forecast.assign_attrs(units=units), truth.assign_attrs(stated)
+        xr.testing.assert_equal(CRPS()(*known, "dim_1"), expected)
+
+
+@each_statistic
 def test_values_have_cells_then_labels(statistic):
     forecast, truth = arrays()
     labels = tuple(axis.size for axis in statistic.labels.values())

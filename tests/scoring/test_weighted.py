@@ -189,6 +189,9 @@ def test_true_counts_are_used_where_members_are_missing(weight):
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(InputError, match="2 lower thresholds do not fit 1 upper"):
         Between(Constants((0.0, 1.0)), Constants((2.0,)))
+    with pytest.raises(InputError, match=r"lower threshold must not lie above .* 3 to 2"):
+        Between(Constants((1.0, 3.0)), Constants((2.0, 2.0)))
+    Between(Reference("high", (0.9,)), Constants((2.0,)))  # only cells can tell
     with pytest.raises(InputError, match="thresholds must be finite"):
         Constants((0.0, np.inf))
     with pytest.raises(InputError, match="thresholds must be finite"):
