@@ -246,7 +246,7 @@ def to_house_layout(dataset: xr.Dataset, where: str, forecasts: bool = False) ->
         found = ", ".join(map(str, dataset.coords)) or "none"
         raise InputError(f"{where}: has no time coordinate, found {found}")
     dataset = _with_lead_time(_reference_plus_step(dataset, where))
-    dataset = _oriented(dataset if forecasts else _analyses_only(dataset))
+    dataset = oriented(dataset if forecasts else _analyses_only(dataset))
     _check_times(np.atleast_1d(dataset.time.values), where)
     if "number" in dataset.dims and "number" not in dataset.coords:
         dataset = dataset.assign_coords(number=np.arange(dataset.sizes["number"]))
@@ -365,7 +365,7 @@ def _analyses_only(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.isel(time=np.flatnonzero(analyses)) if analyses.any() else dataset
 
 
-def _oriented(dataset: xr.Dataset) -> xr.Dataset:
+def oriented(dataset: xr.Dataset) -> xr.Dataset:
     """North to south; eastward from 0 if the circle is full; the grid's own exact coordinates."""
     if any(dataset.coords[x].ndim != 1 for x in _HORIZONTAL if x in dataset.coords):
         return dataset

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError, StoreError
+from data.layout import oriented
 from data.source import open_forecasts
 from pipelines.statistics_store import open_as_forecast, statistics_paths
 from pipelines.truths import SERIES
@@ -106,7 +107,14 @@ def _open_store(path: Path | str) -> xr.Dataset:
         store = _with_completed(store if ordered else store[sorted(store.data_vars)])
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: cannot be opened: {error}") from error
-    return _checked(store, str(path))
+    return _as_files_are(_checked(store, str(path)))
+
+
+def _as_files_are(store: xr.Dataset) -> xr.Dataset:
+    """North to south and eastward from 0, as files and truth are read; most stores are so."""
+    found = oriented(store)
+    same = all(store.indexes[dim].equals(found.indexes[dim]) for dim in store.indexes)
+    return store if same else found
 
 
 def _one_after_the_other(stores: Sequence[xr.Dataset], paths: Sequence[Path | str]) -> xr.Dataset:

@@ -7,12 +7,16 @@ import xarray as xr
 
 from data.errors import InputError
 from data.files import open_file
+from data.layout import oriented
 
 _NAMES = {"lat": "latitude", "lon": "longitude"}
 
 
 def open_mask(address: str) -> xr.DataArray:
     """The variable of a file, ``FILE:VARIABLE``, in memory; dimensions of length 1 are dropped.
+
+    As of forecasts and truth, circles of latitude are turned from north to south and longitudes
+    eastward from 0.
 
     Raises
     ------
@@ -25,7 +29,8 @@ def open_mask(address: str) -> xr.DataArray:
     for dataset in open_file(path):
         if name in dataset.data_vars:
             array = dataset[name].squeeze(drop=True).load()
-            return array.rename({old: new for old, new in _NAMES.items() if old in array.dims})
+            names = {old: new for old, new in _NAMES.items() if old in array.dims}
+            return oriented(array.rename(names).to_dataset(name=name))[name]
         found = ", ".join(map(str, dataset.data_vars))
     raise InputError(f"{path}: variable {name!r} is missing, found {found}")
 

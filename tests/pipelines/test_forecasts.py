@@ -9,7 +9,8 @@ import xarray as xr
 from data.errors import InputError
 from pipelines.against import find_scored
 from pipelines.forecasts import open_forecast
-from pipelines.score import score
+from pipelines.masks import open_mask
+from pipelines.score import ScoreSettings, score
 from pipelines.verification import open_verification
 
 OF_MEMBERS = ("checkpoint", "pair", "completed")
@@ -148,3 +149,20 @@ def test_what_is_no_field_in_time_is_no_hindrance(verified, whole, tmp_path):
     more.t850.attrs["grid_mapping"] = "crs"
     found = open_verification(to_file(more, tmp_path / "f.nc"), verified.truth)
     assert set(found.channels) == {"z500", "t850"}
+
+
+def test_stores_and_masks_may_run_northward_and_from_the_date_line(verified, whole, tmp_path):
+    def turned(fields: xr.Dataset) -> xr.Dataset:
+        east = (fields.longitude + 180) % 360 - 180
+        return fields.assign_coords(longitude=east).sortby(["latitude", "longitude"])
+
+    land = (whole.latitude + whole.longitude > 60).astype(float).to_dataset(name="land")
+    scores = []
+    for name, change in (("plain", lambda fields: fields), ("turned", turned)):
+        folder = tmp_path / name
+        folder.mkdir()
+        store = to_store(change(whole), folder / "f.zarr")
+        mask = open_mask(f"{to_file(change(land), folder / 'land.nc')}:land")
+        settings = ScoreSettings(channels=("z500",), mask=mask)
+        scores.append(score(store, verified.truth, folder, settings=settings).scores)
+    xr.testing.assert_allclose(*(each.drop_attrs() for each in scores))
