@@ -31,7 +31,8 @@ class EnergyScore:
     Raftery, 2007, doi:10.1198/016214506000001437).
 
     |.| is the Euclidean norm, ``sqrt(sum_k w_k d_k^2)`` with weights. Of a single variable it is
-    the CRPS with the same estimator.
+    the CRPS with the same estimator. Values are named by the `key`, followed by a digest of the
+    weights unless all are 1.
 
     Parameters
     ----------
@@ -83,7 +84,8 @@ class EnergyScore:
         """
         vectors = _Vectors.of(forecast, truth, self.over, member_dim, weights)
         share = _share(self.key, self.estimator, vectors.members)
-        return vectors.scored(self.key, lambda tile: _energy(tile, share))
+        name = _named(self.key, vectors.weights)
+        return vectors.scored(name, lambda tile: _energy(tile, share))
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class VariogramScore:
 
     The standard estimator is that. The fair one takes off the variance of the mean over members,
     s^2 / M, and so is unbiased for an infinite ensemble; `SubEnsemble(m)` adds s^2 / m to it.
+    Values are named as those of `EnergyScore` are.
 
     Parameters
     ----------
@@ -159,7 +162,8 @@ class VariogramScore:
         share = _share(self.key, self.estimator, vectors.members)
         # s^2 / M is in the square of the mean; an ensemble of m = 1 / (1 - c) would have s^2 / m.
         excess = 0.0 if vectors.members == 1 else (1 - share) - 1 / vectors.members
-        return vectors.scored(self.key, lambda tile: _variogram(tile, self.power, excess))
+        name = _named(self.key, vectors.weights)
+        return vectors.scored(name, lambda tile: _variogram(tile, self.power, excess))
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,11 @@ class _Pairs:
 
     size: int
     difference_sum: float
+
+
+def _named(key: str, weights: np.ndarray) -> str:
+    """What a score with these weights, (variable,), is called: they are a part of what it is."""
+    return key if (weights == 1).all() else f"{key}_weights_{key_of(weights)}"
 
 
 def _share(key: str, estimator: Estimator, members: int) -> float:

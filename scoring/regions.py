@@ -12,7 +12,7 @@ import xarray as xr
 from data.errors import InputError
 from data.grid import Grid
 from data.regular_grid import RegularGrid
-from scoring.identity import make_floats
+from scoring.identity import key_of, make_floats
 
 EVERYWHERE = "all"
 
@@ -147,6 +147,9 @@ REGIONS: Mapping[str, Region] = {
 def region_weights(grid: Grid, regions: Mapping[str, Region] = REGIONS) -> xr.DataArray:
     """Area weights within each region, (region, latitude, longitude); the globe's sum to 1.
 
+    The coordinate `definition` says what each region is, so that sums of two that share a name do
+    not mix.
+
     Raises
     ------
     InputError
@@ -158,7 +161,12 @@ def region_weights(grid: Grid, regions: Mapping[str, Region] = REGIONS) -> xr.Da
             raise InputError(f"region {name!r} holds no point of the grid {grid}")
     return xr.DataArray(
         np.stack(list(masks.values())) * grid.area_weights,
-        {"region": list(regions), "latitude": grid.latitude, "longitude": grid.longitude},
+        {
+            "region": list(regions),
+            "definition": ("region", [key_of(region) for region in regions.values()]),
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        },
         ("region", "latitude", "longitude"),
     )
 

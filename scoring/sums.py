@@ -62,7 +62,8 @@ class Sums:
         values : xarray.Dataset
             One variable per statistic, as `evaluate` gives them; its attributes are settings.
         weights : xarray.DataArray
-            Not negative, with dimensions of `values` and new ones, which label the sums.
+            Not negative, with dimensions of `values` and new ones, which label the sums. What
+            `region_weights` says of each region is a setting.
         over : sequence of str
             Dimensions to sum over.
         settings : mapping of str to str, optional
@@ -71,7 +72,8 @@ class Sums:
         totals, sums = {}, {}
         for key, value in values.items():
             totals[str(key)], sums[str(key)] = _weighted(value, weights, tuple(over))
-        return cls(totals, sums, _texts(values.attrs) | dict(settings or {}))
+        known = _texts(values.attrs) | _regions(weights) | dict(settings or {})
+        return cls(totals, sums, known)
 
     def __add__(self, other: Sums) -> Sums:
         """The sums over the samples of both, see `merge`."""
@@ -239,6 +241,15 @@ def common_settings(parts: Sequence[Sums]) -> dict[str, str]:
 def _texts(attributes: Mapping[Hashable, object]) -> dict[str, str]:
     """Attributes of a dataset as settings."""
     return {str(name): str(value) for name, value in attributes.items() if name != _SOURCE}
+
+
+def _regions(weights: xr.DataArray) -> dict[str, str]:
+    """What each region is, where the weights say it."""
+    if "definition" not in weights.coords:
+        return {}
+    names, found = weights["region"].values, weights["definition"].values
+    pairs = zip(np.atleast_1d(names), np.atleast_1d(found), strict=True)
+    return {f"region {name}": str(definition) for name, definition in pairs}
 
 
 def _labelled(array: xr.DataArray, labels: Mapping[str, object]) -> xr.DataArray:

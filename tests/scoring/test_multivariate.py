@@ -177,6 +177,27 @@ def test_scores_go_into_sums():
         np.testing.assert_allclose(sums.mean(score.key), values[score.key].mean(), rtol=1e-13)
 
 
+@each_score
+def test_weights_are_a_part_of_the_name(score):
+    forecast, truth = ensemble()
+    names = {
+        score(forecast, truth, weights=xr.DataArray(weights, dims="channel")).name
+        for weights in ([1.0, 2, 3, 4], [4.0, 3, 2, 1], [1.0, 1, 1, 1], [1, 1, 1, 1])
+    }
+    assert len(names) == 3
+    assert score(forecast, truth).name == score.key in names
+    assert all(name.startswith(score.key) for name in names)
+    one, other = (
+        score(forecast, truth, weights=xr.DataArray(weights, dims="channel"))
+        for weights in ([1.0, 2, 3, 4], [1.0, 1, 1, 1])
+    )
+    cells = xr.ones_like(one, float)
+    sums = [Sums.of(values.to_dataset(), cells, ("x",)) for values in (one, other)]
+    np.testing.assert_allclose(
+        (sums[0] + sums[1]).mean(one.name, over=()), one.mean("x"), rtol=1e-13
+    )
+
+
 def test_memory_is_that_of_blocks_and_not_of_pairs():
     rng = np.random.default_rng(2)
     forecast = xr.DataArray(rng.standard_normal((1500, 40), dtype=np.float32), dims=("number", "v"))

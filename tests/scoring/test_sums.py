@@ -5,9 +5,10 @@ import xarray as xr
 from data.errors import InputError, StoreError
 from data.grid import Grid
 from scoring.crps import CRPS
+from scoring.identity import key_of
 from scoring.moments import SquaredError, Variance
 from scoring.rank import RankHistogram
-from scoring.regions import REGIONS, Band, equal_weights, region_weights
+from scoring.regions import REGIONS, Band, equal_weights, region_weights, season_weights
 from scoring.sample import paired
 from scoring.score import CRPS_FAIR, RMSE
 from scoring.statistic import evaluate
@@ -96,7 +97,8 @@ def test_missing_sums_are_an_error(tmp_path):
 def test_sums_of_different_settings_do_not_mix(tmp_path):
     values, weights = statistics(), region_weights(GRID)
     land = Sums.of(values, weights, CELLS, {"mask": "land"})
-    assert land.settings == {"missing": "propagate", "mask": "land"}
+    regions = {f"region {name}": key_of(region) for name, region in REGIONS.items()}
+    assert land.settings == {"missing": "propagate", "mask": "land"} | regions
     omitted = Sums.of(values.assign_attrs(missing="omit"), weights, CELLS)
     with pytest.raises(InputError, match="missing is 'propagate' and 'omit'"):
         land + omitted
@@ -107,6 +109,24 @@ def test_sums_of_different_settings_do_not_mix(tmp_path):
     assert (kept + kept.only(("variance",))).settings == land.settings
     unmasked = Sums.of(values, weights, CELLS)
     assert (unmasked + land).settings == land.settings  # what only one states is kept
+
+
+def test_regions_that_share_a_name_do_not_mix():
+    values, seasons = statistics(), season_weights(xr.DataArray(DATES, dims="init_time"))
+    narrow, wide = (
+        Sums.of(values, region_weights(GRID, {"box": Band(-south, south)}) * seasons, CELLS)
+        for south in (20, 60)
+    )
+    with pytest.raises(InputError, match=r"region box is 'band_south_-20.*' and 'band_south_-60"):
+        narrow + wide
+    weights = region_weights(GRID)
+    halves = [
+        Sums.of(values.isel(latitude=rows), weights.isel(latitude=rows), CELLS)
+        for rows in (slice(0, 4), slice(4, 8))
+    ]
+    assert_same(halves[0] + halves[1], Sums.of(values, weights, CELLS))
+    one = Sums.of(values, weights.sel(region="tropics"), CELLS)
+    assert one.settings["region tropics"] == key_of(REGIONS["tropics"])
 
 
 def test_a_sample_of_weight_zero_has_no_say_even_where_it_is_missing():
