@@ -5,6 +5,7 @@ In float64 to 1e-10 and in float32 to 1e-5 of what the package makes of the same
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from operator import gt
 
 import numpy as np
@@ -33,6 +34,7 @@ from scoring.weighted import Above, Below, OutcomeWeightedCRPS, ThresholdWeighte
 CELLS = 12
 LEVELS, COVERAGE = (0.1, 0.25, 0.5, 0.75, 0.9), (0.5, 0.8)
 MOST_IN_PAIRS = 1000  # packages that hold all pairs of members are asked up to here
+WITHOUT_NUMBA = find_spec("numba") is None  # properscoring, which xskillscore calls, then does
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ def each(edges: tuple[float, ...], of: Callable[..., np.ndarray]) -> Oracle:
 def crps_oracles() -> list[Expected]:
     rules = {"backend": "numpy"}
     return [
-        Expected("properscoring", CRPS(STANDARD), properscoring.crps_ensemble),
+        Expected("properscoring", CRPS(STANDARD), properscoring.crps_ensemble, WITHOUT_NUMBA),
         Expected("scoringrules", CRPS(STANDARD),
                  lambda y, x: scoringrules.crps_ensemble(y, x, estimator="qd", **rules)),
         Expected("xskillscore", CRPS(STANDARD),
-                 lambda y, x: xskillscore.crps_ensemble(*labelled(y, x), dim=[])),
+                 lambda y, x: xskillscore.crps_ensemble(*labelled(y, x), dim=[]), WITHOUT_NUMBA),
         Expected("earthkit", CRPS(STANDARD), lambda y, x: crps_from_ensemble(x.T, y)),
         Expected("scores", CRPS(STANDARD), lambda y, x: of_scores(y, x, "ecdf"), True),
         Expected("scores", CRPS(FAIR), lambda y, x: of_scores(y, x, "fair"), True),
