@@ -79,8 +79,8 @@ def _events(findings: Findings) -> Section | None:
     if panels:
         text = (
             "The table is of the event to exceed the 0.9-quantile of the climatology. MCB is what "
-            "calibration could take off its Brier score, DSC what the forecast knows beyond the "
-            f"base rate. Reliability at {lead_labels(findings.lead_times)[lead]}: how often events "
+            "calibration could take off the standard Brier score (the table has the fair one), DSC "
+            f"what the forecast knows beyond the base rate. Reliability at {lead_labels(findings.lead_times)[lead]}: how often events "
             "happened by the probability forecast, isotonic fit (CORP); the area of a point is its "
             "share of the forecasts. Economic value: of what perfect forecasts would save, the "
             "share that these do, by the ratio of the cost of acting to the loss it prevents. "
