@@ -81,8 +81,9 @@ def _events(findings: Findings) -> Section | None:
             "The table is of the event to exceed the 0.9-quantile of the climatology. MCB is what "
             "calibration could take off the standard Brier score (the table has the fair one), DSC "
             "what the forecast knows beyond the base rate. Reliability at "
-            f"{lead_labels(findings.lead_times)[lead]}: how often events happened by the probability forecast, isotonic fit (CORP); the area of a point is its "
-            "share of the forecasts. Economic value: of what perfect forecasts would save, the "
+            f"{lead_labels(findings.lead_times)[lead]}: how often events happened by the "
+            "probability forecast, isotonic fit (CORP); the area of a point is its share of the "
+            "forecasts. Economic value: of what perfect forecasts would save, the "
             "share that these do, by the ratio of the cost of acting to the loss it prevents. "
             + (text if "efi" in findings.scores else "")
         )
