@@ -72,7 +72,7 @@ def test_a_fast_unit_makes_nobody_less_patient(two: Lanes) -> None:
     assert two.give_up_hung(400.0) == []
 
 
-def test_of_two_units_on_a_worker_that_died_each_is_tried_alone(two: Lanes) -> None:
+def test_of_two_units_on_a_worker_that_died_each_is_tried_alone() -> None:
     lanes = Lanes(units(10), Patience(attempts=1))
     lanes.note({"a"})
     [(_, sound), (_, poison)] = given(lanes)["a"]
