@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +62,13 @@ _TRUTH = click.option(
 )
 
 
+def _of_forecasts(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which a command finds a calibration and forecasts."""
+    for option in (_MODEL, _FORECAST, _CALIBRATION, _RUNS, _EXPERIMENT):
+        command = option(command)
+    return command
+
+
 @click.group()
 def calibrate() -> None:
     """Make forecasts hold what they promise: fit, apply and update a calibration, or judge one."""
@@ -88,11 +95,7 @@ def judge(models: Path | None) -> None:
 
 
 @calibrate.command()
-@_EXPERIMENT
-@_RUNS
-@_CALIBRATION
-@_FORECAST
-@_MODEL
+@_of_forecasts
 @_TRUTH
 @click.option("--method", type=click.Choice(METHODS), help="With its default settings.")
 @click.option("--settings", type=FILE, help="YAML file: `method` and its settings.")
@@ -129,11 +132,7 @@ def fit(
 
 
 @calibrate.command()
-@_EXPERIMENT
-@_RUNS
-@_CALIBRATION
-@_FORECAST
-@_MODEL
+@_of_forecasts
 @click.option("--output", type=FILE, required=True, help="Store to write.")
 @click.option("--init-time", type=TIME, multiple=True, help="All by default.")
 def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> None:
@@ -151,11 +150,7 @@ def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> N
 
 
 @calibrate.command()
-@_EXPERIMENT
-@_RUNS
-@_CALIBRATION
-@_FORECAST
-@_MODEL
+@_of_forecasts
 @_TRUTH
 def update(calibration: Path) -> None:
     """Take in what has become known since; the same update again changes nothing."""
