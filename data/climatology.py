@@ -13,6 +13,7 @@ import xarray as xr
 from zarr.codecs import BloscCodec
 
 from data.channel import channel
+from data.consolidated import consolidate
 from data.errors import InputError, StoreError
 from data.files import open_file
 from data.grid import Grid
@@ -127,6 +128,7 @@ def write_climatology(climatology: xr.Dataset, path: Path) -> None:
     encoding = {name: {"compressors": (codec,)} for name in rounded.data_vars}
     try:
         rounded.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        consolidate(Path(path), (*rounded.coords, *rounded.data_vars))
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
 

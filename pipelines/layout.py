@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.errors import ZarrUserWarning
 
 from data.channel import channel
+from data.consolidated import consolidate
 from data.grid import Grid
 from data.packing import round_to_quantum
 from perturb.member import Member
@@ -170,12 +169,7 @@ def lay_out(path: Path, layout: Layout, completed: np.ndarray) -> None:
             dimension_names=DIMENSIONS,
         )
         array.attrs.update(variable_attributes(name, layout.lossless))
-    with warnings.catch_warnings():
-        # Not yet in the zarr v3 specification, but what lets xarray open a store without options;
-        # sound here, because no metadata ever changes after this.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(path)
-    _put_in_order(path / "zarr.json", (*dataset.coords, *layout.channels))
+    consolidate(path, (*dataset.coords, *layout.channels))
     _seal(path)
     (path / "completed" / "units").mkdir()
 
@@ -190,14 +184,6 @@ def _seal(path: Path) -> None:
         if changing not in file.parents
     }
     (path / LAYOUT).write_text(json.dumps(checksums))
-
-
-def _put_in_order(metadata: Path, names: tuple[str, ...]) -> None:
-    """List the arrays in this order, in which readers show them; by itself it is the disk's."""
-    content = json.loads(metadata.read_text())
-    arrays = content["consolidated_metadata"]["metadata"]
-    content["consolidated_metadata"]["metadata"] = {name: arrays[name] for name in names}
-    metadata.write_text(json.dumps(content, indent=1))
 
 
 def variable_attributes(name: str, lossless: bool) -> dict[str, Any]:

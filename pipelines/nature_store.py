@@ -15,7 +15,6 @@ apart, so that no step of 6 h leads from one to the next. Along time: `segment`,
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ import xarray as xr
 import zarr
 
 from data.channel import channel
+from data.consolidated import consolidate
 from data.errors import StoreError
 from data.grid import Grid
 from forecast.held_suarez import OUTPUT_CHANNELS, OUTPUT_GRID, Resolution
@@ -143,12 +143,11 @@ class NatureStores:
         encoding = {name: {"fill_value": np.nan} for name in channels}
         encoding["time"] = {"units": f"hours since {START}", "dtype": "int64"}
         attributes = {"Conventions": "CF-1.11", "settings": json.dumps(self.settings)}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Consolidated metadata")  # readers need no option
-            xr.Dataset(variables, coordinates, attributes).to_zarr(
-                self.directory / name, mode="w", zarr_format=3, compute=False,
-                consolidated=True, encoding=encoding,
-            )  # fmt: skip
+        path, dataset = self.directory / name, xr.Dataset(variables, coordinates, attributes)
+        dataset.to_zarr(
+            path, mode="w", zarr_format=3, compute=False, consolidated=False, encoding=encoding
+        )
+        consolidate(path, (*dataset.coords, *dataset.data_vars))
 
     def _coordinates(self, steps: range, grid: Grid) -> dict[str, tuple]:
         days = np.arange(self.segments) * (self.chunks * self.chunk_days + GAP_DAYS)

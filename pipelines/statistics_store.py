@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 
 from data.channel import channel
+from data.consolidated import consolidate
 from data.errors import StoreError
 from pipelines.labels import SOURCE, decode, encode
 from pipelines.layout import Layout, coordinates
@@ -127,9 +128,11 @@ class Statistics:
             source=SOURCE,
         )
         encode(dataset).to_zarr(draft, zarr_format=3, consolidated=False)
-        self._create(zarr.open_group(draft, mode="r+"), parts, int(completed.sum()))
+        group = zarr.open_group(draft, mode="r+")
+        consolidate(draft, (*dataset.coords, *self._create(group, parts, int(completed.sum()))))
 
-    def _create(self, group: zarr.Group, parts: list[list[Part]], members: int) -> None:
+    def _create(self, group: zarr.Group, parts: list[list[Part]], members: int) -> list[str]:
+        """Empty arrays; their names."""
         cells = (len(self.layout.channels), len(self.layout.lead_times), *self.layout.grid.shape)
         wanted = dict(_FIELDS)
         if _dependence(parts, 0) is not None:
@@ -146,6 +149,7 @@ class Statistics:
             dims = "exceedance", *CELLS[1:]
             text = "members above the threshold"
             _create(group, "above", (levels, *cells[1:]), "int32", dims, text)
+        return [*wanted, "count", *(["above"] if levels else [])]
 
     def _lead(self, parts: list[list[Part]], lead: int) -> Iterator[tuple[str, np.ndarray]]:
         """Arrays at one lead, (channel, latitude, longitude, ...)."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from zarr.errors import ZarrUserWarning
 
+from data.consolidated import consolidate
 from data.errors import StoreError
 
 PROGRAM = "myriadcast"
@@ -31,11 +30,8 @@ def encode(dataset: xr.Dataset) -> xr.Dataset:
 
 def save(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset to a new zarr v3 store, which ``xarray.open_zarr(path)`` opens as it is."""
-    with warnings.catch_warnings():
-        # Not yet in the zarr v3 specification, but what lets xarray open a store without options;
-        # sound here, because no metadata ever changes after this.
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        encode(dataset).to_zarr(path, zarr_format=3, consolidated=True, mode="w-")
+    encode(dataset).to_zarr(path, zarr_format=3, consolidated=False, mode="w-")
+    consolidate(path, (*dataset.coords, *dataset.data_vars))
 
 
 def load(path: Path, what: str, needed: Sequence[str] = ()) -> xr.Dataset:

@@ -17,6 +17,7 @@ from zarr.codecs import BloscCodec
 
 from data.channel import channel
 from data.climatology import climatology_from, write_climatology
+from data.consolidated import consolidate
 from data.packing import round_to_quantum
 from data.source import open_source
 
@@ -65,6 +66,7 @@ def replace(dataset: xr.Dataset, path: Path) -> None:
     """Write a store in place of the one that is there."""
     shutil.rmtree(path, ignore_errors=True)
     dataset.to_zarr(path, zarr_format=3, consolidated=False)
+    consolidate(path, (*dataset.coords, *dataset.data_vars))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,15 @@ from scoring.sums import Sums, merge
 # Of each stage: the statistic and the prefix of the variable.
 _BY_LEAD = {"covered": "", "width": "width_", "quantile_score": "score_"}
 _STAGES = ("before", "after")
+_MEANINGS = {
+    "": "share of truths inside the central interval",
+    "width_": "width of the central interval",
+    "score_": "weighted interval score, 2 x mean pinball loss",
+    "region_": "share of truths inside the central interval, by region",
+    "below_": "share of truths that are not above the quantile",
+    "date_": "share of truths inside the central interval, all leads of an init time together",
+}
+_IN_UNITS = ("width_", "score_")
 _TABLE = (*(f"{prefix}{stage}" for prefix in _BY_LEAD.values() for stage in _STAGES), "dates")
 
 
@@ -146,7 +155,9 @@ def calibrate(
     replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
     coverage = run.coverage(merge(parts))
     if (models := settings.models or checkpoints_of(pair)) is not None:
-        coverage["model_score"] = model_scores(forecast, truth, models, settings)
+        scores = model_scores(forecast, truth, models, settings)
+        meaning = "weighted interval score of models and of combinations of them, last dates"
+        coverage["model_score"] = scores.assign_attrs(_about(meaning, in_units=True))
     write_labelled(coverage, output / "coverage.zarr")
     table = coverage[list(_TABLE)].to_dataframe().reset_index()
     replace_whole(output / "coverage.csv", lambda draft: table.to_csv(draft, index=False))
@@ -300,7 +311,7 @@ class _Run:
         dataset = xr.Dataset(variables).reindex(channel=channels)
         dataset = dataset.transpose("channel", "lead_time", "init_time", "level", ...)
         units = ("channel", [channel(name).units for name in channels])
-        return dataset.assign_coords(units=units).assign_attrs(self._attributes())
+        return _described(dataset.assign_coords(units=units)).assign_attrs(self._attributes())
 
     def _in_time(self, sums: Sums, stage: str, region: str) -> xr.DataArray:
         """Coverage at each init time, all leads together, (channel, init_time, level)."""
@@ -326,3 +337,28 @@ class _Run:
                 *self.pair.notes,
             ],
         }
+
+
+def _described(coverage: xr.Dataset) -> xr.Dataset:
+    """With attributes that say what each variable is."""
+    about = {
+        f"{prefix}{stage}": _about(f"{meaning}, {stage} calibration", prefix in _IN_UNITS)
+        for prefix, meaning in _MEANINGS.items()
+        for stage in _STAGES
+    } | {
+        "dates": _about("init times that were judged", in_units=False),
+        "level": _about("nominal coverage of the central interval", in_units=False),
+        "quantile": _about("probability of the quantile", in_units=False),
+        "lead_time": {"standard_name": "forecast_period"},
+        "init_time": {"standard_name": "forecast_reference_time"},
+        "units": {"long_name": "units of the channel"},
+    }
+    for name, attributes in about.items():
+        coverage[name].attrs.update(attributes)
+    return coverage
+
+
+def _about(meaning: str, in_units: bool) -> dict[str, str]:
+    """Attributes of a share or a count; of a quantity, whose units the coordinate `units` says."""
+    said = {"long_name": f"{meaning}, in the units of the channel"}
+    return said if in_units else {"long_name": meaning, "units": "1"}

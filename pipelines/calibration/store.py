@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 
 from data.channel import channel
+from data.consolidated import consolidate
 from data.errors import InputError, StoreError
 from data.grid import Grid
 from pipelines.labels import SOURCE, check_replaceable, encode
@@ -44,9 +45,11 @@ def lay_out_quantiles(
     cells = {dim: first.sizes[dim] for dim in cell_dims(first)}
     coordinates = {
         "init_time": ("init_time", inits, {"standard_name": "forecast_reference_time"}),
-        "quantile": ("quantile", np.array(levels)),
+        "quantile": ("quantile", np.array(levels), {"long_name": "probability of the quantile"}),
         "lead_time": ("lead_time", leads, {"standard_name": "forecast_period"}),
-        "valid_time": (("init_time", "lead_time"), inits[:, None] + leads[None, :]),
+        "valid_time": (
+            ("init_time", "lead_time"), inits[:, None] + leads[None, :], {"standard_name": "time"}
+        ),
         **{dim: forecast[dim].reset_coords(drop=True) for dim in cells if dim in forecast.coords},
     }
     dataset = xr.Dataset(coords=coordinates, attrs={"source": SOURCE} | attributes)
@@ -65,6 +68,7 @@ def lay_out_quantiles(
             dimension_names=("init_time", "quantile", "lead_time", *cells),
         )
         array.attrs.update(attributes_of(forecast[name]))
+    consolidate(path, (*dataset.coords, *channels))
     return group
 
 

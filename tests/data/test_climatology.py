@@ -48,6 +48,11 @@ def climatology(source, tmp_path):
     return Climatology(tmp_path / "c.zarr")
 
 
+def test_a_climatology_opens_without_options_channel_by_channel(climatology):
+    opened = xr.open_zarr(climatology.path)  # a warning is an error
+    assert list(opened.data_vars)[:3] == ["t850_mean", "t850_std", "t850"]
+
+
 def test_a_digest_is_made_of_all_values_and_of_nothing_else(climatology, tmp_path):
     values = climatology.dataset.load()
 

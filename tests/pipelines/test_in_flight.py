@@ -325,6 +325,6 @@ def _shards(path: Path) -> list[bytes]:
 
 
 def test_it_opens_as_it_is(kept: Plan) -> None:
-    with xr.open_zarr(stores(kept)[0], consolidated=False) as dataset:
+    with xr.open_zarr(stores(kept)[0]) as dataset:  # a warning is an error
         assert dataset["mean"].dims == ("channel", "lead_time", "latitude", "longitude")
         assert dataset.lead_time.size == 5

@@ -108,3 +108,15 @@ def test_coverage_is_also_told_by_region_date_and_quantile(verified, result):
     error = abs(later.below_after - later["quantile"]).mean()
     assert error < abs(later.below_before - later["quantile"]).mean()
     assert error < 0.03
+
+
+def test_both_stores_open_without_options_and_say_what_they_hold(result):
+    calibrated = xr.open_zarr(result.output / "calibrated.zarr")  # a warning is an error
+    assert list(calibrated.data_vars) == list(result.coverage.channel.values)
+    coverage = xr.open_zarr(result.output / "coverage.zarr")
+    assert list(coverage.data_vars) == list(result.coverage.data_vars)
+    for store in (calibrated, coverage):
+        assert store.attrs["source"].startswith("myriadcast")
+        assert all(array.attrs["long_name"] for array in store.data_vars.values())
+    assert coverage.after.attrs["units"] == "1"
+    assert coverage.width_after.attrs["long_name"].endswith("in the units of the channel")
