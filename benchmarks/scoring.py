@@ -34,6 +34,7 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
 
+from scoring.bisection import library  # noqa: E402
 from scoring.crps import CRPS, FAIR  # noqa: E402
 from scoring.extremes import DISCRETE, ExtremeForecastIndex  # noqa: E402
 from scoring.moments import Variance  # noqa: E402
@@ -264,7 +265,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", type=int, nargs="?", const=7424, metavar="MEMBERS")
     arguments = parser.parse_args()
-    results: dict[int | str, dict[str, float | str]] = {}
+    compiled = library() is not None
+    print(f"searches of thresholds: {'compiled' if compiled else 'NumPy, as not compiled here'}")
+    results: dict[int | str, dict[str, float | str] | bool] = {"compiled": compiled}
     for size in arguments.members:
         case = Case.drawn(size, arguments.rows, arguments.columns)
         lines = measured(case, arguments.rounds)

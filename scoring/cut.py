@@ -12,9 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
+from scoring.bisection import count_not_above
+
 # Products of larger matrices wake the threads of OpenBLAS, which cost more than they give.
 _MULTIPLIED = 2**17
-_SEARCHED, _WORKED = 2**14, 2**15  # values dealt with at a time, so that they stay in cache
+_WORKED = 2**15  # values dealt with at a time, so that they stay in cache
 
 
 class Sorted(Protocol):
@@ -58,14 +60,8 @@ class Cut:
     @cached_property
     def below(self) -> np.ndarray:
         """Members strictly below each threshold, (cell, threshold) int."""
-        below, flat = self.not_above.copy(), self.members.padded.reshape(-1)
-        start = np.broadcast_to(self._cells * self._width, below.shape)
-        last = flat.take(start + np.maximum(below - 1, 0))  # where there is none, it lies above
-        tied = last == self._exact
-        if tied.any():
-            lower = np.nextafter(self._exact[tied], -np.inf)[:, None]
-            below[tied] = _count(flat, self.members.size, lower, start[tied][:, None])[:, 0]
-        return below
+        lower = np.nextafter(self._exact, -np.inf)
+        return count_not_above(self.members.padded, lower, self.members.size)
 
     @cached_property
     def excess(self) -> np.ndarray:
@@ -204,57 +200,3 @@ def _parts(length: int, dtype: np.dtype) -> np.ndarray:
     (2, length + 1, length)."""
     first = np.tri(length + 1, length, -1, dtype)
     return np.stack([first, 1 - first])
-
-
-def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:
-    """How many of the first entries of each row lie at or below each value, by bisection of all
-    at once.
-
-    Parameters
-    ----------
-    ascending : numpy.ndarray
-        (cell, entry), contiguous.
-    values : numpy.ndarray
-        (cell, ...), of the same type.
-    entries : int
-        How many of a row count.
-
-    Returns
-    -------
-    numpy.ndarray
-        The shape of `values`, int32; any for NaN.
-    """
-    cells, width = ascending.shape
-    start = np.arange(0, cells * width, width)[:, None]
-    wanted = values.reshape(cells, -1)
-    return _count(ascending.reshape(-1), entries, wanted, start).reshape(values.shape)
-
-
-def _count(flat: np.ndarray, entries: int, values: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """How many of the entries from `start` on, (cell, 1), lie at or below values, (cell, n)."""
-    count = np.empty(values.shape, np.int32)
-    rows = max(1, _SEARCHED // max(1, values.shape[1]))
-    for first in range(0, len(values), rows):
-        some = slice(first, first + rows)
-        np.subtract(
-            _search(flat, entries, values[some], start[some]),
-            start[some],
-            out=count[some],
-            casting="same_kind",
-        )
-    return count
-
-
-def _search(flat: np.ndarray, left: int, values: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Where among the `left` entries from `start` on the first above each value is."""
-    place = np.empty(values.shape, np.intp)
-    place[...] = start
-    entry, reached = np.empty(values.shape, flat.dtype), np.empty(values.shape, bool)
-    while left > 0:
-        half = (left + 1) // 2
-        flat[half - 1 :].take(place, out=entry, mode="clip")
-        np.less_equal(entry, values, out=reached)
-        # Products of the narrowest type that holds them: an eighth of the memory of a place.
-        place += reached.view(np.uint8) * np.min_scalar_type(half).type(half)
-        left //= 2
-    return place

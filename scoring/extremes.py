@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from data.errors import InputError
-from scoring.cut import count_not_above
+from scoring.bisection import count_not_above
 from scoring.identity import make_floats
 from scoring.quantiles import LINEAR, Definition, quantile_deviations
 from scoring.statistic import Statistic

@@ -23,7 +23,8 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import InputError
-from scoring.cut import Cut, count_not_above
+from scoring.bisection import count_not_above
+from scoring.cut import Cut
 from scoring.sorting import LONGEST, block_length, padded_size, sort_blocks, subtract
 
 TILE_VALUES = 2**20

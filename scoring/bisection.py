@@ -1,0 +1,94 @@
+"""How many entries of a row that ascends lie at or below a value, for many rows at once.
+
+NumPy searches one row at a time. Thresholds of scores need a search in every cell, and the extreme
+forecast index a hundred: half the time of the whole family of scores. A page of C does them two to
+six times as fast as NumPy's operations on whole arrays, which do them where it was not compiled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+
+_SEARCHED = 2**14  # values that NumPy deals with at a time, so that they stay in cache
+
+
+def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:
+    """How many of the first entries of each row lie at or below each value.
+
+    Parameters
+    ----------
+    ascending : numpy.ndarray
+        (row, entry), float32 or float64, fewer than 2**31 entries.
+    values : numpy.ndarray
+        (row, ...), of the same type.
+    entries : int
+        How many of a row count.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape of `values`, int32; any number for NaN.
+
+    Raises
+    ------
+    TypeError
+        If the types differ, or are others.
+    """
+    if ascending.dtype != values.dtype or ascending.dtype not in (np.float32, np.float64):
+        raise TypeError(f"rows of {ascending.dtype} cannot be searched for {values.dtype}")
+    wanted = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
+    search = _searched_by_numpy if library() is None else _searched_by_library
+    return search(np.ascontiguousarray(ascending), wanted, entries).reshape(values.shape)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled search; None where the package was installed without a compiler."""
+    folder = Path(__file__).parent
+    compiled = [folder / f"_bisection{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return next((ctypes.CDLL(str(path)) for path in compiled if path.exists()), None)
+
+
+def _searched_by_library(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:
+    count = np.empty(values.shape, np.int32)
+    search = getattr(library(), f"count_{ascending.dtype}")
+    search.restype = None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    search(
+        pointer(ascending.ctypes.data), number(ascending.shape[1]), number(entries),
+        pointer(values.ctypes.data), number(values.shape[1]), number(values.size),
+        pointer(count.ctypes.data),
+    )  # fmt: skip
+    return count
+
+
+def _searched_by_numpy(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:
+    count, width, flat = np.empty(values.shape, np.int32), ascending.shape[1], ascending.reshape(-1)
+    rows = max(1, _SEARCHED // max(1, values.shape[1]))
+    for first in range(0, len(values), rows):
+        some = values[first : first + rows]
+        start = np.arange(first, first + len(some))[:, None] * width
+        place = _bisected(flat, entries, some, start)
+        np.subtract(place, start, out=count[first : first + rows], casting="same_kind")
+    return count
+
+
+def _bisected(flat: np.ndarray, left: int, values: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Where among the `left` entries from `start` on the first above each value is."""
+    place = np.empty(values.shape, np.intp)
+    place[...] = start
+    entry, reached = np.empty(values.shape, flat.dtype), np.empty(values.shape, bool)
+    while left > 0:
+        half = (left + 1) // 2
+        flat[half - 1 :].take(place, out=entry, mode="clip")
+        np.less_equal(entry, values, out=reached)
+        # Products of the narrowest type that holds them: an eighth of the memory of a place.
+        place += reached.view(np.uint8) * np.min_scalar_type(half).type(half)
+        left //= 2
+    return place
