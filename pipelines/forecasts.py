@@ -11,6 +11,7 @@ import xarray as xr
 from data.errors import InputError, StoreError
 from data.layout import oriented
 from data.source import open_forecasts
+from pipelines.labels import open_labelled
 from pipelines.statistics_store import open_as_forecast, statistics_paths
 from pipelines.truths import SERIES
 
@@ -28,9 +29,11 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     Raises
     ------
     InputError, StoreError
-        If it cannot be opened, does not say what was forecast when, or has an init time, member or
-        lead twice.
+        If it cannot be opened, does not say what was forecast when, has an init time, member or
+        lead twice, or is of quantiles.
     """
+    for path in paths:
+        _check_members(Path(path))
     if len(paths) == 1 and statistics_paths(Path(paths[0])):
         return _checked(open_as_forecast(Path(paths[0])), str(paths[0]))
     if paths and all(_is_store(Path(path)) for path in paths):
@@ -58,6 +61,21 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
         raise InputError(f"{', '.join(map(str, paths))}: channels do not fit: {error}") from error
     dataset = _checked(_with_completed(dataset), ", ".join(map(str, paths)))
     return _without_unfinished(dataset, finished).assign_attrs({UNKNOWN: list(unknown)})
+
+
+def _check_members(path: Path) -> None:
+    """Refuse a store of quantiles, of which only calibration knows what to make."""
+    if not (path / "quantile").is_dir():
+        return
+    with open_labelled(path) as held:
+        levels = held["quantile"].values
+        raise InputError(
+            f"{path}: is a store of quantiles ({', '.join(map(str, held.data_vars))} at "
+            f"{levels.size} levels, {levels.min():g} to {levels.max():g}), expected members; "
+            "`myriad calibrate judge EXPERIMENT` writes coverage and score of calibrated quantiles "
+            "beside those of the raw ones, and `myriad calibrate fit --method aggregation` prints "
+            "those of several stores of quantiles, each given by --model NAME=PATH"
+        )
 
 
 def _checked(dataset: xr.Dataset, where: str) -> xr.Dataset:
