@@ -48,7 +48,9 @@ def lay_out_quantiles(
         "quantile": ("quantile", np.array(levels), {"long_name": "probability of the quantile"}),
         "lead_time": ("lead_time", leads, {"standard_name": "forecast_period"}),
         "valid_time": (
-            ("init_time", "lead_time"), inits[:, None] + leads[None, :], {"standard_name": "time"}
+            ("init_time", "lead_time"),
+            inits[:, None] + leads[None, :],
+            {"standard_name": "time"},
         ),
         **{dim: forecast[dim].reset_coords(drop=True) for dim in cells if dim in forecast.coords},
     }

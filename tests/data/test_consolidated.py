@@ -28,5 +28,6 @@ def test_the_shipped_samples_list_all_their_arrays_as_each_is(name):
     assert dict(listed.arrays()).keys() == dict(there.arrays()).keys()
     for key, array in there.arrays():
         assert str(listed[key].metadata) == str(array.metadata)  # nan is not nan
-    fields = xr.open_zarr(path).data_vars
-    assert list(fields)[0].startswith("u250") and list(fields)[-1] == "sp"
+    fields = list(xr.open_zarr(path).data_vars)
+    assert fields[0].startswith("u250")
+    assert fields[-1] == "sp"
