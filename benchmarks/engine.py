@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -26,18 +25,18 @@ from pathlib import Path
 # This folder has a script with the name of a package: the repository comes before it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dask
 import psutil
 import torch
 from beside_earth2studio import Workflow, installed, workflows
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from data.key import Key
 from pipelines import engine
-from pipelines.clusters import CONFIGURATION, DaskScheduler
+from pipelines.clusters import DaskScheduler, LocalProcesses
 from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
+from pipelines.pinning import usable_cores
 from pipelines.plan import Plan, Unit, make_plan
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
@@ -76,7 +75,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--block", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=len(usable_cores()))
     parser.add_argument("--larger", type=int, default=4, help="the larger ensemble, times members")
     parser.add_argument("--repeats", type=int, default=3, help="of which the cheapest counts")
     chosen = parser.parse_args()
@@ -131,17 +130,9 @@ def planned(folder: Path, members: int, steps: int, block: int) -> Plan:
 
 @contextmanager
 def workers(count: int) -> Iterator[Client]:
-    """Workers that have been started and have loaded the network."""
-    with (
-        dask.config.set(CONFIGURATION),
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=2,  # one unit is computed, another one written
-            memory_limit=None,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    """Workers as a run starts them, which have loaded the network."""
+    memory = psutil.virtual_memory().total
+    with LocalProcesses(count, memory).started(count) as client:
         with tempfile.TemporaryDirectory() as folder:
             run(client, planned(Path(folder), 2 * count, 1, 1))
         yield client

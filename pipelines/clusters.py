@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import dask
@@ -30,6 +31,7 @@ from data.errors import MissingExtraError, RunError, StoreError
 from pipelines import experiment as settings
 from pipelines.dispatch import Dispatcher
 from pipelines.lanes import Outcome, Patience
+from pipelines.pinning import CORES, PinnedWorker, has_whole_cores, usable_cores
 from pipelines.plan import Unit, versions
 
 _FAREWELL = 10.0  # seconds
@@ -106,17 +108,26 @@ class LocalProcesses:
         How many.
     memory : int
         Bytes that each may use; one that wants more is ended, and its unit tried again.
+    cores : pathlib.Path
+        Where they claim a core each; see `PinnedWorker`.
     """
 
     workers: int
     memory: int
+    cores: Path = CORES
 
     def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
         """Yield what becomes of each unit."""
+        with self.started(min(self.workers, len(units))) as client:
+            yield from _dispatched(client, task, units, patience)
+
+    @contextmanager
+    def started(self, count: int) -> Iterator[Client]:
+        """So many of the processes; each has a core of its own if there are as many."""
         with (
             _quiet(),
             LocalCluster(
-                n_workers=min(self.workers, len(units)),
+                n_workers=count,
                 threads_per_worker=_THREADS,
                 memory_limit=self.memory,
                 # The scheduler's server of metrics: on any free port, and for this machine alone.
@@ -125,7 +136,9 @@ class LocalProcesses:
             ) as cluster,
             Client(cluster) as client,
         ):
-            yield from _dispatched(client, task, units, patience)
+            if has_whole_cores(self.workers):
+                client.register_plugin(PinnedWorker(self.cores))
+            yield client
 
 
 @dataclass(frozen=True)
@@ -243,7 +256,7 @@ def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
 
 def local_processes(workers: int | None, memory_gb: float | None = None) -> LocalProcesses:
     """Processes of this machine: by default one per core, with an equal share of its memory."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or len(usable_cores()) or os.cpu_count() or 1
     return LocalProcesses(workers, _share(workers, memory_gb))
 
 
