@@ -240,7 +240,7 @@ def train(training: Path) -> None:
 @click.option("--truth", type=FILE, multiple=True, help=TRUTH_HELP)
 @click.option("--climatology", type=FILE, help="A climatology store.")
 @click.option("--analysis", type=FILE, multiple=True, help="Analyses, for persistence.")
-@click.option("--output", type=FILE, help="Folder to write scores to.")
+@click.option("--output", type=FILE, help="Folder to write to; of an EXPERIMENT its own, scores.")
 @click.option(
     "--against", type=FILE,
     help="Scores, a run, an experiment or a forecast to test the differences from.",
@@ -256,19 +256,28 @@ def score(
     output: Path | None,
     against: Path | None,
 ) -> None:
-    """Score the run of an EXPERIMENT, or any --forecast against any --truth, into --output."""
+    """Score the run of an EXPERIMENT, or any --forecast against any --truth, into --output.
+
+    What is there is replaced, unless scores would be lost that these options leave out.
+    """
     from pipelines.against import compare, find_scored
     from pipelines.score import score as score_forecast
 
-    given = bool(forecast or truth or output)
+    given = bool(forecast or truth or climatology or analysis)
     if (experiment is None) != given or (given and not (forecast and truth and output)):
-        raise click.UsageError("give an EXPERIMENT, or all of --forecast, --truth and --output")
+        raise click.UsageError(
+            "give an EXPERIMENT, which names its truth, climatology and analyses, or all of "
+            "--forecast, --truth and --output"
+        )
     forecast, truth, analysis = matched(forecast), matched(truth), matched(analysis)
     settings = score_settings(_cores())
     if experiment is not None:
         job = _job(experiment, runs)
-        own = partial(job.score, settings)
-        alike, output = partial(job.score_alike, settings=settings), job.scores
+        output = output or job.scores
+        own, alike = (
+            partial(job.score, settings, output),
+            partial(job.score_alike, settings=settings),
+        )
     else:
 
         def alike(scored: Paths, target: Path) -> ScoreResult:
@@ -303,13 +312,13 @@ def report(experiment: Path, runs: Path) -> None:
 def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run, score, calibrate and report an EXPERIMENT; ends with a table and the report's path."""
     from pipelines.references import check_truth_times
-    from pipelines.score import ScoreSettings
+    from pipelines.score import ScoreSettings, families_in
     from pipelines.summary import summary_text
 
     job = _job(experiment, runs)
     check_truth_times(job.experiment)
     done = _run(job, workers, scheduler)
-    job.score(ScoreSettings(threads=workers or _cores()))
+    job.score(ScoreSettings(threads=workers or _cores(), families=families_in(job.scores)))
     if len(job.experiment.init_times) > 1 and job.experiment.members > 1:
         job.calibrate()
     else:

@@ -87,9 +87,11 @@ class Job:
         """Have what is damaged in the store computed again; see `validate.repair`."""
         return validate.repair(self.plan(), found, make_cluster(self.experiment.cluster))
 
-    def score(self, settings: score.ScoreSettings | None = None) -> score.ScoreResult:
-        """Score the forecasts; see `score.score`."""
-        return self.score_alike(self._judged(), self.scores, settings)
+    def score(
+        self, settings: score.ScoreSettings | None = None, output: Path | None = None
+    ) -> score.ScoreResult:
+        """Score the forecasts, into the job's own folder by default; see `score.score`."""
+        return self.score_alike(self._judged(), output or self.scores, settings)
 
     def score_alike(
         self, forecast: Path, output: Path, settings: score.ScoreSettings | None = None

@@ -13,7 +13,7 @@ from data.climatology import Climatology
 from data.errors import InputError, StoreError
 from pipelines.channel_sums import ChannelSums
 from pipelines.families import Additions, Ensemble
-from pipelines.labels import check_replaceable, replace_whole, write_labelled
+from pipelines.labels import check_replaceable, open_labelled, replace_whole, write_labelled
 from pipelines.masks import fitted
 from pipelines.members import ALL_MEMBERS, Asked, Members
 from pipelines.score_table import ScoreResult, scores_from, tidy
@@ -27,6 +27,7 @@ from scoring.statistic import PROPAGATE, Missing
 from scoring.sums import Sums
 
 _CLIMATE_MEMBERS = 50
+_FAMILIES = "families"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def score(
     Raises
     ------
     InputError, StoreError
-        If something does not fit, before any field is read and with the output untouched.
+        If something does not fit, before any field is read and with the output untouched; or if
+        the scores that are there have channels of this forecast, or families, that were not asked
+        for: they would be lost.
     """
     settings = settings or ScoreSettings()
     pair = open_verification(forecast, truth, settings.channels or None)
@@ -129,8 +132,10 @@ def score(
     weights = pair.weights(settings.regions, settings.mask)
     additions = settings.additions(pair, climate)
     _check_writable(output)
+    _check_nothing_is_lost(output / "scores.zarr", pair, settings.families)
     sums = _sums(pair, (climate, analyses), weights, settings, additions)
     scores = scores_from(sums, pair, weights, settings.members, additions.scores)
+    scores.attrs[_FAMILIES] = list(settings.families)
     result = ScoreResult(scores, sums, output)
     table = tidy(scores)
     write_labelled(scores, output / "scores.zarr")
@@ -144,6 +149,38 @@ def _analyses(paths: Paths, pair: Verification) -> Truths:
     found = Truths.open(paths)
     found.check(pair.forecast, pair.channels, pair.where)
     return found
+
+
+def families_in(output: Path) -> tuple[str, ...]:
+    """The families that the scores in a folder have; none where there are no scores."""
+    if not (output / "scores.zarr").is_dir():
+        return ()
+    with open_labelled(output / "scores.zarr") as scores:
+        return tuple(scores.attrs.get(_FAMILIES, ()))
+
+
+def _check_nothing_is_lost(path: Path, pair: Verification, families: Sequence[str]) -> None:
+    """Refuse to replace scores by others that leave out what could be scored again.
+
+    Raises
+    ------
+    StoreError
+        Naming what would be lost.
+    """
+    if not path.is_dir():
+        return
+    with open_labelled(path) as scores:
+        channels = [name for name in scores.channel.values if name in pair.forecast]
+    lost = {
+        "channel": [str(name) for name in channels if name not in pair.channels],
+        "family": [name for name in families_in(path.parent) if name not in families],
+    }
+    options = [f"--{option} {name}" for option, names in lost.items() for name in names]
+    if options:
+        raise StoreError(
+            f"{path}: has scores that would be lost, nothing was changed; ask for them too "
+            f"({' '.join(options)}), choose another --output, or remove {path.parent}"
+        )
 
 
 def _check_writable(output: Path) -> None:
@@ -193,7 +230,7 @@ def _sums(
         for block in pair.blocks(name, memory, settings.members.present, beside):
             one.add(block)
         if additions.fields:
-            for block in pair.fields(name):
+            for block in pair.fields(name, memory):
                 one.add_fields(block)
     return tally.sums()
 

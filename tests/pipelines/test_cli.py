@@ -14,6 +14,7 @@ from data.climatology import climatology_from, write_climatology
 from data.grid import Grid
 from data.source import open_source
 from pipelines.cli import main
+from pipelines.score import families_in
 from pipelines.store import Store
 from tests.conftest import World
 
@@ -207,16 +208,35 @@ def test_finished_forecasts_from_another_analysis_stay_as_they_are(world: World)
         assert before == {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
 
 
+ONE_INIT_TIME = {
+    "forecaster": {"kind": "persistence"}, "channels": ["t850"], "members": 3,
+    "perturbations": [{"kind": "lagged_analyses", "interval": "6h", "count": 2}],
+    "init_times": ["2006-01-02T00"], "cluster": {"kind": "in_process"},
+}  # fmt: skip
+
+
 def test_one_init_time_is_reported_without_calibration(world: World) -> None:
-    changes = {
-        "forecaster": {"kind": "persistence"}, "channels": ["t850"], "members": 3,
-        "perturbations": [{"kind": "lagged_analyses", "interval": "6h", "count": 2}],
-        "init_times": ["2006-01-02T00"], "cluster": {"kind": "in_process"},
-    }  # fmt: skip
-    result = myriad("all", world.experiment("one", **changes), "--runs", world.runs)
+    result = myriad("all", world.experiment("one", **ONE_INIT_TIME), "--runs", world.runs)
     assert result.exit_code == 0, result.output
     assert "left out" in result.stderr
     assert (world.runs / "one" / "report.html").exists()
+
+
+def test_families_outlive_a_later_all_and_scores_may_go_elsewhere(
+    world: World, tmp_path: Path
+) -> None:
+    experiment = world.experiment("rescored", **ONE_INIT_TIME)
+    own = ("score", experiment, "--runs", world.runs)
+    assert myriad("run", experiment, "--runs", world.runs).exit_code == 0
+    assert myriad(*own, "--family", "gaussian").exit_code == 0
+    assert myriad("all", experiment, "--runs", world.runs).exit_code == 0
+    assert families_in(world.runs / "rescored" / "scores") == ("gaussian",)
+    refused = myriad(*own)
+    assert refused.exit_code == 6
+    assert "--family gaussian" in refused.stderr
+    assert myriad(*own, "--output", tmp_path / "out").exit_code == 0
+    assert families_in(tmp_path / "out") == ()
+    assert myriad(*own, "--climatology", "c.zarr").exit_code == 2
 
 
 def test_a_truth_of_other_times_ends_all_before_the_forecast(world: World) -> None:

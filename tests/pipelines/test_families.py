@@ -1,24 +1,28 @@
 """Families of scores of `myriad score`, against the library on the same fields."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from data.errors import InputError
+from data.errors import InputError, StoreError
 from data.grid import Grid
 from data.sphere import Sphere
+from pipelines import score_options
 from pipelines.cli import main
 from pipelines.families import FAMILIES
 from pipelines.labels import open_labelled
 from pipelines.members import MemberBlocks
-from pipelines.score import ScoreSettings, score
+from pipelines.score import ScoreSettings, families_in, score
 from pipelines.score_table import ScoreResult
 from scoring import EnergyScore, Gain, WeightedIntervalScore, evaluate
 from scoring.gaussian import GaussianCRPS
 from scoring.spectra import Spectrum, angular_spectra
 from scoring.statistic import OMIT
+from tests.pipelines.test_labels import contents
 
 GRID = Grid("legendre-gauss", 8, 16)
 ENSEMBLE = {"forecast": "ensemble", "channel": "z500", "region": "globe"}
@@ -208,7 +212,32 @@ def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_fuller_result_is_not_replaced_by_less(verified, tmp_path):
+    settings = ScoreSettings(channels=("z500",), families=("intervals",))
+    score(verified.forecast, verified.truth, tmp_path, settings=settings)
+    before = contents(tmp_path)
+    for less, lost in (
+        (ScoreSettings(channels=("z500",), families=("members",)), "--family intervals"),
+        (ScoreSettings(channels=("t850",)), "--channel z500 --family intervals"),
+    ):
+        with pytest.raises(StoreError, match=rf"lost, nothing was changed; .*\({lost}\)"):
+            score(verified.forecast, verified.truth, tmp_path, settings=less)
+        assert contents(tmp_path) == before
+    both = replace(settings, families=("members", "intervals"))
+    score(verified.forecast, verified.truth, tmp_path, settings=both)
+    assert families_in(tmp_path) == ("members", "intervals")
+
+
+def test_an_unknown_family_is_a_wrong_command_line_before_anything_is_read(tmp_path):
+    given = ("--forecast", "nowhere", "--truth", "nowhere", "--output", tmp_path / "out")
+    found = CliRunner().invoke(main, ["score", *map(str, given), "--family", "event"])
+    assert found.exit_code == 2
+    assert "'event' is not one of 'decomposition'" in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_line_names_them_all(verified, tmp_path):
+    assert set(score_options.FAMILIES) == set(FAMILIES)
     shown = CliRunner().invoke(main, ["score", "--help"]).output
     assert all(name in shown for name in FAMILIES)
     given = ("--forecast", verified.forecast, "--truth", verified.truth, "--output", tmp_path)
@@ -216,3 +245,27 @@ def test_the_command_line_names_them_all(verified, tmp_path):
     found = CliRunner().invoke(main, ["score", *map(str, (*given, *options))])
     assert found.exit_code == 0, found.output
     assert "wis" in set(pd.read_csv(tmp_path / "scores.csv").score)
+
+
+@pytest.mark.parametrize("seasonal", [True, False])
+def test_climate_quantiles_are_those_of_numpy(seasonal):
+    ensemble = Ensemble(20, 20, "climatology", GRID)
+    additions = Additions.of(("extremes", "events"), ensemble)
+    values = np.random.default_rng(4).integers(0, 30, (3 if seasonal else 1, 13, 2, 5))
+    climate = np.broadcast_to(values.astype(np.float32), (3, 13, 2, 5))
+    found = additions.references(climate)
+    assert len(found) >= 4
+    for reference, quantiles in found.items():
+        expected = np.quantile(climate, reference.levels, axis=1, method="hazen")
+        np.testing.assert_allclose(quantiles, np.moveaxis(expected, 0, -1), rtol=1e-6)
+
+
+def test_whole_fields_come_as_many_leads_at_a_time_as_fit(verified, tmp_path):
+    pair = open_verification(*verified)
+    name = pair.channels[0]
+    blocks = {memory: list(pair.fields(name, memory)) for memory in (1, 2**30)}
+    one, all_at_once = blocks.values()
+    assert {block.leads.size for block in one} == {1}
+    assert len(all_at_once) < len(one)
+    joined = [np.concatenate([b.leads for b in some if b.init == 0]) for some in (one, all_at_once)]
+    np.testing.assert_array_equal(*joined)
