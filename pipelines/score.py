@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipelines.families import Additions, Ensemble
 from pipelines.labels import check_replaceable, open_labelled, replace_whole, write_labelled
 from pipelines.masks import fitted
 from pipelines.members import ALL_MEMBERS, Asked, Members
-from pipelines.score_table import ScoreResult, scores_from, tidy
+from pipelines.score_table import ScoreResult, scores_from, write_table
 from pipelines.sketched import Sketched
 from pipelines.tally import Tally
 from pipelines.truths import Paths, Series, Truths, open_climatology
@@ -137,10 +138,9 @@ def score(
     scores = scores_from(sums, pair, weights, settings.members, additions.scores)
     scores.attrs[_FAMILIES] = list(settings.families)
     result = ScoreResult(scores, sums, output)
-    table = tidy(scores)
     write_labelled(scores, output / "scores.zarr")
     replace_whole(output / "sums.zarr", sums.save)
-    replace_whole(output / "scores.csv", lambda draft: table.to_csv(draft, index=False))
+    replace_whole(output / "scores.csv", partial(write_table, scores))
     return result
 
 

@@ -31,6 +31,8 @@ _SCORES = (
     known.OUTLIER_RATE, known.COVERAGE, known.CRPS_BOUND,
 )  # fmt: skip
 _DIMENSIONS = ("forecast", "channel", "region", "lead_time")
+# A score along one of these is a curve to be drawn: with them a table has several times the rows.
+_CURVES = frozenset({"bin", "cost_loss_ratio", "degree", "probability"})
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,21 @@ def _skill(scores: tuple[Score, Score], sums: Sums, forecasts: tuple[str, str]) 
     return skill.drop_vars("forecast", errors="ignore").expand_dims(forecast=[forecasts[0]])
 
 
+def write_table(scores: xr.Dataset, path: Path) -> None:
+    """Write the `tidy` scores as CSV, with as many digits as tell."""
+    tidy(scores).to_csv(path, index=False, float_format="%.8g")
+
+
 def tidy(scores: xr.Dataset) -> pd.DataFrame:
-    """One row per value: score, estimator, forecast, channel, region, lead_hours, value, cases."""
+    """One row per value: score, estimator, forecast, channel, region, lead_hours, value, cases.
+
+    Curves are left out: histograms, spectra, reliability diagrams and economic values.
+    """
     hours = scores.lead_time.values / np.timedelta64(1, "h")
     cases = scores.cases.to_series().rename("cases")
     frames = []
     for name, array in scores.data_vars.items():
-        if name == "cases":
+        if name == "cases" or _CURVES.intersection(array.dims):
             continue
         frame = _values(str(name), array)
         if frame.empty:
