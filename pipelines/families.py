@@ -155,7 +155,16 @@ class Additions:
             (lead_time, number, *cells): values at probabilities (i - 1/2) / m, Hazen's.
         """
         needed = {reference for one in self.statistics for reference in one.references}
-        return {reference: _quantiles(climate, reference.levels) for reference in needed}
+        if not needed:
+            return {}
+        # Without seasons every lead has the same climate: once is enough.
+        distinct = climate[:1] if climate.strides[0] == 0 else climate
+        ascending = np.sort(distinct, axis=1)
+        found = {reference: _quantiles(ascending, reference.levels) for reference in needed}
+        return {
+            reference: np.broadcast_to(values, (len(climate), *values.shape[1:]))
+            for reference, values in found.items()
+        }
 
 
 def _check(statistics: Sequence[Statistic], ensemble: Ensemble) -> None:
@@ -169,9 +178,16 @@ def _check(statistics: Sequence[Statistic], ensemble: Ensemble) -> None:
             )
 
 
-def _quantiles(climate: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
-    found = np.quantile(climate, levels, axis=1, method="hazen")
-    return np.moveaxis(found, 0, -1).astype(climate.dtype)
+def _quantiles(ascending: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Hazen's quantiles, (lead_time, *cells, level), of equally probable values in their order;
+    numpy.quantile gives the same and takes ten times as long."""
+    number = ascending.shape[1]
+    position = np.clip(np.array(levels) * number - 0.5, 0, number - 1)
+    below = position.astype(int)
+    share = (position - below).astype(ascending.dtype).reshape(-1, *[1] * (ascending.ndim - 2))
+    low = ascending.take(below, axis=1)
+    step = ascending.take(below + 1, axis=1, mode="clip") - low
+    return np.moveaxis(low + share * step, 1, -1)
 
 
 def _events(ensemble: Ensemble) -> tuple[Score, ...]:

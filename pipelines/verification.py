@@ -171,7 +171,7 @@ class Verification:
         """
         rows, *others = self.cells().shape
         row = 4 * int(np.prod(others, initial=1))
-        chunks = self.forecast[name].encoding.get("preferred_chunks", {})
+        chunks = self._chunks(name)
         for init, completed in enumerate(self.forecast.completed.values):
             numbers, leads = np.flatnonzero(completed), np.flatnonzero(self.scored[name][init])
             if not numbers.size or not leads.size:
@@ -187,14 +187,18 @@ class Verification:
                     some = slice(top, min(top + height, rows))
                     yield Block(name, init, numbers, leads[start : start + window], some)
 
-    def fields(self, name: str) -> Iterator[Block]:
-        """All of a channel that can be scored, one whole field of all members after the other."""
-        whole = slice(0, self.cells().shape[0])
+    def fields(self, name: str, memory: int) -> Iterator[Block]:
+        """All of a channel that can be scored, whole fields of all members, as many leads at a
+        time as fit in about `memory` bytes, at least one."""
+        cells = self.cells()
+        whole = slice(0, cells.shape[0])
+        chunk = self._chunks(name).get("lead_time", 1)
         for init, completed in enumerate(self.forecast.completed.values):
-            numbers = np.flatnonzero(completed)
+            numbers, leads = np.flatnonzero(completed), np.flatnonzero(self.scored[name][init])
             if numbers.size > 1:
-                for lead in np.flatnonzero(self.scored[name][init]):
-                    yield Block(name, init, numbers, np.array([lead]), whole)
+                window = _whole(memory // (4 * cells.size * numbers.size), chunk)
+                for start in range(0, leads.size, window):
+                    yield Block(name, init, numbers, leads[start : start + window], whole)
 
     def members(self, block: Block) -> np.ndarray:
         """The block's members, (number, lead_time, *cells), in memory."""
@@ -211,6 +215,10 @@ class Verification:
             members[first : first + run.size] = part[among][:, within]
             first += run.size
         return members
+
+    def _chunks(self, name: str) -> Mapping[str, int]:
+        """How long the pieces are in which a channel lies in its file; empty if unknown."""
+        return self.forecast[name].encoding.get("preferred_chunks", {})
 
     def truths(self, name: str, memory: int) -> Series:
         """The truth of a channel at every valid time that it has."""
