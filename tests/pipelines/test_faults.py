@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -102,8 +103,8 @@ def marked(plan: Plan) -> int:
     return len(list((plan.path / "completed/units").glob("*.json")))
 
 
-def wait_for_marker(plan: Plan, count: int, process: BaseProcess) -> None:
-    while marked(plan) < count and process.is_alive():
+def wait_for_marker(plan: Plan, count: int, runs: Callable[[], bool]) -> None:
+    while marked(plan) < count and runs():
         time.sleep(0.002)
 
 
@@ -116,7 +117,7 @@ def lies(plan: Plan) -> list[str]:
 def test_kill_9_of_the_whole_run(undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
     rng, plan = draws("run", seed), undisturbed.at(tmp_path)
     process = started(undisturbed, tmp_path)
-    wait_for_marker(plan, int(rng.integers(0, 7)), process)
+    wait_for_marker(plan, int(rng.integers(0, 7)), process.is_alive)
     time.sleep(rng.uniform(0, undisturbed.seconds / len(plan.units)))
     process.kill()
     process.join()
@@ -129,7 +130,7 @@ def test_kill_9_of_the_whole_run(undisturbed: Undisturbed, tmp_path: Path, seed:
 def test_sigterm(undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
     rng, plan = draws("terminate", seed), undisturbed.at(tmp_path)
     process = started(undisturbed, tmp_path)
-    wait_for_marker(plan, int(rng.integers(1, 7)), process)
+    wait_for_marker(plan, int(rng.integers(1, 7)), process.is_alive)
     process.terminate()
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
@@ -143,7 +144,7 @@ def test_sigterm(undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
 def test_two_runs_at_once(undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
     plan = undisturbed.at(tmp_path)
     first = started(undisturbed, tmp_path)
-    wait_for_marker(plan, seed % 5 + 1, first)
+    wait_for_marker(plan, seed % 5 + 1, first.is_alive)
     with pytest.raises(StoreError, match="another run is at work"):
         engine.run(plan, InProcess(), quiet=True)
     first.join()
@@ -230,6 +231,63 @@ def test_a_read_only_target(undisturbed: Undisturbed, tmp_path: Path, seed: int)
             engine.run(plan, InProcess(), quiet=True)
         remount(folder, "rw")
         undisturbed.finish(plan)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A wall clock of processes that are started with its environment."""
+
+    library: Path
+    file: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"LD_PRELOAD": str(self.library), "CLOCK": str(self.file)}
+
+    def move(self, seconds: int) -> None:
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(str(seconds))
+        draft.rename(self.file)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    compiler, library = shutil.which("cc"), tmp_path / "clock.so"
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("a clock can be moved on Linux with a C compiler only")
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    clock = Clock(library, tmp_path / "clock")
+    clock.move(-(10**9))
+    asked = [sys.executable, "-c", "import time; print(time.time())"]
+    said = subprocess.check_output(asked, env=clock.environment, text=True)
+    assert float(said) == pytest.approx(time.time() - 10**9, abs=60)
+    clock.move(0)
+    return clock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_clock_that_is_moved_back(
+    undisturbed: Undisturbed, clock: Clock, tmp_path: Path, seed: int
+) -> None:
+    """During a run on worker processes, which is then stopped, and during its resumption."""
+    rng, plan = draws("clock", seed), undisturbed.at(tmp_path)
+    program = Path(sys.executable).with_name("myriad")
+    command = [program, "run", undisturbed.experiment, "--runs", tmp_path, "--workers", "2"]
+    stop = int(rng.integers(2, 6))
+    back = np.sort(rng.integers(60, 10**9, size=2))
+    for seconds, count, codes in ((back[0], stop - 1, {0, 143}), (back[1], stop + 1, {0})):
+        with (tmp_path / "errors").open("w") as errors:
+            process = subprocess.Popen(command, env=clock.environment, stderr=errors)
+        running = partial(lambda process: process.poll() is None, process)
+        wait_for_marker(plan, count, running)
+        clock.move(-int(seconds))
+        if count < stop:
+            wait_for_marker(plan, stop, running)
+            process.terminate()
+        assert process.wait(120) in codes, (tmp_path / "errors").read_text()
+    undisturbed.hold(plan)
 
 
 @dataclass(frozen=True)
