@@ -100,6 +100,11 @@ class Comparison:
     differences: xr.Dataset
     output: Path
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What is in the folder beside the scores."""
+        return self.output / "against.zarr", self.output / "against.csv"
+
     def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10)) -> str:
         """A compact table, channel by lead, of the first region, and the notes below it.
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from data.errors import MyriadError
 from pipelines.calibration.commands import calibrate
-from pipelines.options import FILE, FORECAST_HELP, RUNS_HELP, TIME, TRUTH_HELP, matched
+from pipelines.options import (
+    FILE,
+    FORECAST_HELP,
+    RUNS_HELP,
+    TIME,
+    TRUTH_HELP,
+    matched,
+    say_written,
+)
 from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
@@ -289,8 +297,12 @@ def score(
     other = None if against is None else find_scored(against, alike, output)
     result = own()
     click.echo(result.table())
+    written = result.written
     if other is not None:
-        click.echo(compare(result, other).table())
+        comparison = compare(result, other)
+        click.echo(f"\n{comparison.table()}")
+        written += comparison.written
+    say_written(written)
 
 
 main.add_command(calibrate)
@@ -310,7 +322,7 @@ def report(experiment: Path, runs: Path) -> None:
 @_WORKERS
 @_SCHEDULER
 def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
-    """Run, score, calibrate and report an EXPERIMENT; ends with a table and the report's path."""
+    """Run, score, calibrate and report an EXPERIMENT; ends with a table and what was written."""
     from pipelines.references import check_truth_times
     from pipelines.score import ScoreSettings, families_in
     from pipelines.summary import summary_text
@@ -318,11 +330,12 @@ def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str
     job = _job(experiment, runs)
     check_truth_times(job.experiment)
     done = _run(job, workers, scheduler)
-    job.score(ScoreSettings(threads=workers or _cores(), families=families_in(job.scores)))
+    settings = ScoreSettings(threads=workers or _cores(), families=families_in(job.scores))
+    written = job.score(settings).written
     if len(job.experiment.init_times) > 1 and job.experiment.members > 1:
-        job.calibrate()
+        written += job.calibrate().written
     else:
         click.echo("calibration needs several init times and members: it is left out", err=True)
     click.echo(summary_text(job.findings()))
-    click.echo(job.report())
+    say_written((*written, job.report()))
     done.check()

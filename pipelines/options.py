@@ -28,6 +28,13 @@ def kept(name: str) -> Any:
     return click.get_current_context().meta[f"{__name__}.{name}"]
 
 
+def say_written(paths: Sequence[Path]) -> None:
+    """Print what was written, a path in a line."""
+    click.echo("\nwritten")
+    for path in paths:
+        click.echo(path)
+
+
 def matched(patterns: Sequence[Path]) -> tuple[Path, ...]:
     """Files as they are named, or as a pattern such as ``fc*.nc`` finds them, in order.
 

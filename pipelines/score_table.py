@@ -14,6 +14,8 @@ from data.channel import channel
 from data.errors import InputError
 from pipelines.labels import SOURCE
 from pipelines.members import ALL_MEMBERS, Members, is_stratified
+from pipelines.report.sections import Findings
+from pipelines.summary import summary_text
 from pipelines.verification import Verification
 from scoring import score as known
 from scoring.rank import RankHistogram
@@ -53,18 +55,14 @@ class ScoreResult:
     sums: Sums
     output: Path
 
-    def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10)) -> str:
-        """A compact table, channel by lead, of the first region, and the notes below it.
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Everything that is in the folder."""
+        return tuple(self.output / name for name in ("scores.zarr", "sums.zarr", "scores.csv"))
 
-        Where no lead is one of these days, all leads are shown.
-        """
-        lines = list(_rows(self.scores, days))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        rows = [
-            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
-        return "\n".join([*rows, *self.scores.attrs["notes"]])
+    def table(self) -> str:
+        """A compact table, channel by lead, of the first region, and the notes below it."""
+        return summary_text(Findings(self.scores.isel(region=0)))
 
 
 def headline(sums: Sums) -> Score:
@@ -250,38 +248,3 @@ def _values(name: str, array: xr.DataArray) -> pd.DataFrame:
     words = ["".join(map("_{:.4g}".format, label)) for label in labels]
     frame.insert(0, "score", [name + word for word in words])
     return frame
-
-
-def _rows(scores: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:
-    """Header and rows of the terminal's table."""
-    lead_days = scores.lead_time.values / np.timedelta64(1, "D")
-    wanted = np.flatnonzero(np.isin(lead_days, days))
-    wanted = wanted if wanted.size else np.arange(lead_days.size)
-    present = scores.forecast.values.tolist()
-    columns = [
-        (f"{name} CRPS ({estimator})", scores.crps.sel(forecast=name))
-        for name, estimator in zip(present, scores.crps_estimator.values, strict=True)
-    ]
-    if "ensemble" in present:
-        own = str(scores.crps_estimator.sel(forecast="ensemble").item())
-        plain = [score for score in (known.CRPS_FAIR, known.CRPS_STANDARD) if score.name in scores]
-        columns[1:1] = [
-            (f"({score.estimator})", scores[score.name].sel(forecast="ensemble"))
-            for score in plain
-            if scores[score.name].attrs["estimator"] != own
-        ]
-    if "spread_skill" in scores:
-        columns.append(("spread/skill", scores.spread_skill.sel(forecast="ensemble")))
-    if "coverage" in scores:
-        held = scores.coverage.sel(forecast="ensemble").sel(level=0.9, method="nearest")
-        columns.append(("90 % covers", held))
-    yield ["channel", "units", "lead h", *(heading for heading, _ in columns)]
-    for name in scores.channel.values:
-        for index in wanted:
-            cells = [
-                float(values.isel(region=0, lead_time=index).sel(channel=name))
-                for _, values in columns
-            ]
-            units = str(scores.units.sel(channel=name).item())
-            texts = ["-" if np.isnan(cell) else f"{cell:.4g}" for cell in cells]
-            yield [str(name), units, f"{24 * lead_days[index]:g}", *texts]

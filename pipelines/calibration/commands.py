@@ -19,6 +19,7 @@ from pipelines.options import (
     keep,
     kept,
     matched,
+    say_written,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def judge(models: Path | None) -> None:
     from pipelines.calibration.methods import read_aggregation
 
     chosen = None if models is None else read_aggregation(models)
-    click.echo(_job().calibrate(CalibrationSettings(models=chosen)).table())
+    result = _job().calibrate(CalibrationSettings(models=chosen))
+    click.echo(result.table())
+    say_written(result.written)
 
 
 @calibrate.command()

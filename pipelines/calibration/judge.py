@@ -101,6 +101,12 @@ class CalibrationResult:
     coverage: xr.Dataset
     output: Path
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Everything that is in the folder."""
+        names = ("calibrated.zarr", "coverage.zarr", "coverage.csv")
+        return tuple(self.output / name for name in names)
+
     def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10), level: float = 0.9) -> str:
         """A compact table: coverage and width of one interval before and after."""
         lead_days = self.coverage.lead_time.values / np.timedelta64(1, "D")

@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.report.figures import Line, event_panel, label_panel
 from pipelines.report.sections import Findings, Panel, Section, chosen_leads, lead_labels
 from pipelines.report.summary import table_of
-from pipelines.report.table import Column
+from pipelines.report.table import Column, Table
 
 _UPPER, _LOWER = {"climate_quantile": 0.9}, {"climate_quantile": 0.1}
 _EVENTS = {0.1: "early", 0.5: "middle", 0.9: "late"}
@@ -29,8 +29,20 @@ def family_sections(findings: Findings) -> Iterator[Section]:
     yield from (section for section in (make(findings) for make in made) if section is not None)
 
 
-def _amounts(findings: Findings) -> Section | None:
-    """Scores in the channel's own units, beside the CRPS."""
+def family_tables(findings: Findings) -> Iterator[tuple[str, Table]]:
+    """What the sections' tables hold at the middle one of a few leads, by their headings."""
+    if "ensemble" not in findings.scores.forecast:
+        return
+    lead = _middle(findings)
+    label = lead_labels(findings.lead_times)[lead]
+    for heading, columns in _COLUMNS.items():
+        if shown := columns(findings):
+            table = table_of(findings, shown, _never_best, np.array([lead]))
+            yield f"{heading}, {label}", table
+
+
+def _amount_columns(findings: Findings) -> tuple[Column, ...]:
+    """Of scores in units beside the CRPS; none where there are none."""
     known = partial(_by_lead, findings)
     added = (
         Column("CRPS", "reliability (Hersbach)", known("crps_reliability")),
@@ -41,10 +53,15 @@ def _amounts(findings: Findings) -> Section | None:
         Column("WIS", "intervals", known("wis")),
         Column("Energy score", "of the field", known("energy_score")),
     )
-    if not _has_any(findings, added):
+    own = Column("CRPS", "ensemble", known("crps"), estimator=findings.estimator("ensemble"))
+    return (own, *added) if _has_any(findings, added) else ()
+
+
+def _amounts(findings: Findings) -> Section | None:
+    """Scores in the channel's own units, beside the CRPS."""
+    shown = _amount_columns(findings)
+    if not shown:
         return None
-    note = findings.estimator("ensemble")
-    shown = (Column("CRPS", f"ensemble, {note}", known("crps")), *added)
     text = (
         "Of the ensemble, in the units of the channel; lower is better. Reliability is what "
         "calibration could take off the standard CRPS and potential what it would leave; a CRPS "
@@ -54,8 +71,8 @@ def _amounts(findings: Findings) -> Section | None:
     return Section("more-scores", "More scores", text, table=table_of(findings, shown, _never_best))
 
 
-def _events(findings: Findings) -> Section | None:
-    """Events beyond quantiles of the climatology, and how extreme the forecasts are."""
+def _event_columns(findings: Findings) -> tuple[Column, ...]:
+    """Of events and extremes; none where there are none."""
     known = partial(_by_lead, findings)
     shown = (
         Column("Brier score", "fair", known("brier", _UPPER), 4),
@@ -66,7 +83,13 @@ def _events(findings: Findings) -> Section | None:
         Column("EFI", "mean, exact", known("efi"), 3),
         Column("SOT", "mean, upper tail", known("shift_of_tails"), 3),
     )
-    if not _has_any(findings, shown):
+    return shown if _has_any(findings, shown) else ()
+
+
+def _events(findings: Findings) -> Section | None:
+    """Events beyond quantiles of the climatology, and how extreme the forecasts are."""
+    shown = _event_columns(findings)
+    if not shown:
         return None
     lead = _middle(findings)
     made = (_reliability, _economic_value)
@@ -153,6 +176,21 @@ def _spectra(findings: Findings) -> Section | None:
     return Section("spectra", "Spectra", text, legend, tuple(panels))
 
 
+def _member_columns(findings: Findings) -> tuple[Column, ...]:
+    """Of single members; none where there are none."""
+    if "gain" not in findings.scores:
+        return ()
+    sizes = findings.scores["size"].values
+    known, most = partial(_by_lead, findings), int(sizes[-1])
+    return (
+        *(Column("Best member", f"error, of {size}", known("best_member_error", {"size": size}))
+          for size in dict.fromkeys((int(sizes[0]), most))),
+        Column("Outliers", f"of {most}, null value {2 / (most + 1):.2g}",
+               known("expected_outlier", {"size": most}), 3),
+        Column("Gain", "farthest member / spread", known("gain"), 2),
+    )  # fmt: skip
+
+
 def _single_members(findings: Findings) -> Section | None:
     """How outliers and the best member depend on the size of the ensemble."""
     if "gain" not in findings.scores:
@@ -166,21 +204,13 @@ def _single_members(findings: Findings) -> Section | None:
             {"expected_outlier": "solid"}, (sizes + 1) / 2,
         )
     ]  # fmt: skip
-    known, most = partial(_by_lead, findings), int(sizes[-1])
-    shown = (
-        *(Column("Best member", f"error, of {size}", known("best_member_error", {"size": size}))
-          for size in dict.fromkeys((int(sizes[0]), most))),
-        Column("Outliers", f"of {most}, null value {2 / (most + 1):.2g}",
-               known("expected_outlier", {"size": most}), 3),
-        Column("Gain", "farthest member / spread", known("gain"), 2),
-    )  # fmt: skip
     text = (
         "How often the truth lies outside all of so many members, relative to 2/(M+1), how often "
         "it does when it is one more draw: 1 is reliable, more is too little spread or a bias. "
         f"Gain, how far the farthest member lies from the mean: "
         f"{findings.scores.gain.attrs['estimator']}."
     )
-    table = table_of(findings, shown, _never_best)
+    table = table_of(findings, _member_columns(findings), _never_best)
     legend = _lead_legend(findings)
     return Section("members", "Single members", text, legend, tuple(panels), table)
 
@@ -266,3 +296,10 @@ def _has_any(findings: Findings, columns: Sequence[Column]) -> bool:
 def _never_best(channel: str, lead: int) -> bool:
     """No row is marked: that is the summary's."""
     return False
+
+
+_COLUMNS = {
+    "More scores": _amount_columns,
+    "Events": _event_columns,
+    "Single members": _member_columns,
+}

@@ -36,9 +36,10 @@ def _columns(findings: Findings) -> tuple[Column, ...]:
 
     interval = f"{_INTERVAL:.0%} interval"
     return (
-        Column("CRPS", f"ensemble, {findings.estimator('ensemble')}", score("crps", "ensemble")),
-        Column("CRPS", f"climatology, {findings.estimator('climatology')}",
-               score("crps", "climatology")),
+        Column("CRPS", "ensemble", score("crps", "ensemble"),
+               estimator=findings.estimator("ensemble")),
+        Column("CRPS", "climatology", score("crps", "climatology"),
+               estimator=findings.estimator("climatology")),
         Column("MAE", "control", score("crps", "control")),
         Column("MAE", "persistence", score("crps", "persistence")),
         Column("Spread / skill", "corrected for size", score("spread_skill", "ensemble"), 2),
@@ -53,9 +54,12 @@ def summary_table(findings: Findings) -> Table:
 
 
 def table_of(
-    findings: Findings, shown: Sequence[Column], best: Callable[[str, int], bool]
+    findings: Findings,
+    shown: Sequence[Column],
+    best: Callable[[str, int], bool],
+    leads: np.ndarray | None = None,
 ) -> Table:
-    """A few leads of every channel.
+    """Some leads of every channel.
 
     Parameters
     ----------
@@ -65,8 +69,11 @@ def table_of(
         What to show; what no channel has is left out.
     best : callable
         From a channel's name and the position of a lead to whether its row is worth a mark.
+    leads : numpy.ndarray, optional
+        Positions of the leads, (lead_time,); by default a few that are worth a row.
     """
-    channels, leads = findings.channels, chosen_leads(findings.lead_times)
+    channels = findings.channels
+    leads = chosen_leads(findings.lead_times) if leads is None else leads
     shown = tuple(one for one in shown if any(one.curve(name) is not None for name in channels))
     labels = lead_labels(findings.lead_times[leads])
     found = []

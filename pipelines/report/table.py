@@ -15,18 +15,21 @@ class Column:
     Attributes
     ----------
     heading, note : str
-        What it holds, and of which forecast or by which estimator.
+        What it holds, and of which forecast.
     curve : callable
         From a channel's name to values, (lead_time,), or None where there are none.
     decimals : int or None
         Digits after the point; None takes what the channel's first column asks for, or
         more where its own values are smaller.
+    estimator : str
+        Behind the note, where there is room.
     """
 
     heading: str
     note: str
     curve: Callable[[str], np.ndarray | None]
     decimals: int | None = None
+    estimator: str = ""
 
 
 @dataclass(frozen=True)

@@ -228,8 +228,18 @@ def test_families_outlive_a_later_all_and_scores_may_go_elsewhere(
     experiment = world.experiment("rescored", **ONE_INIT_TIME)
     own = ("score", experiment, "--runs", world.runs)
     assert myriad("run", experiment, "--runs", world.runs).exit_code == 0
-    assert myriad(*own, "--family", "gaussian").exit_code == 0
-    assert myriad("all", experiment, "--runs", world.runs).exit_code == 0
+    scored = myriad(*own, "--family", "gaussian")
+    assert scored.exit_code == 0
+    everything = myriad("all", experiment, "--runs", world.runs)
+    assert everything.exit_code == 0
+    for result, names in (
+        (scored, ["scores.zarr", "sums.zarr", "scores.csv"]),
+        (everything, ["scores.zarr", "sums.zarr", "scores.csv", "report.html"]),
+    ):
+        written = [Path(line) for line in result.stdout.split("\nwritten\n")[1].splitlines()]
+        assert [path.name for path in written] == names
+        assert all(path.exists() for path in written)
+        assert "Families: gaussian." in result.stdout
     assert families_in(world.runs / "rescored" / "scores") == ("gaussian",)
     refused = myriad(*own)
     assert refused.exit_code == 6

@@ -260,6 +260,19 @@ def test_terminal_shows_the_numbers_of_the_page(page):
     assert "".join(shown) == printed.replace(",", "")
 
 
+def test_terminal_names_families_and_shows_them_at_one_lead(with_families):
+    findings = Findings(with_families)
+    text = summary_text(findings)
+    assert max(map(len, text.removesuffix("\n".join(findings.notes)).splitlines())) <= 100
+    assert f"Families: {', '.join(FAMILIES)}." in text
+    lead = chosen_leads(findings.lead_times, 3)[1]
+    wis = findings.curve("wis", "ensemble", "z500")[lead]
+    shown = text.split("More scores, day ")[1].split("z500, m² s⁻²")[1].splitlines()[0].split()
+    assert any(float(one) == pytest.approx(wis, rel=0.01) for one in shown)
+    assert "Events, day " in text
+    assert "Single members, day " in text
+
+
 def test_estimator_is_named(page):
     assert "ensemble, fair" in page.text["small"]
     assert "climatology, standard CRPS" in page.text["li"]

@@ -182,9 +182,18 @@ def test_nothing_but_the_results_is_left_behind(result):
 
 
 def test_table_is_compact_and_holds_the_notes(result):
-    lines = result.table(days=(1, 3)).splitlines()
-    assert len(lines) == 1 + 4 + len(result.scores.attrs["notes"])
-    assert "ensemble CRPS (stratified)  (fair)  (standard)" in lines[0]
+    lines = result.table().splitlines()
+    assert lines[-len(result.scores.attrs["notes"]) :] == result.scores.attrs["notes"]
+    assert "Region: globe. Init times: 6." in lines
+    assert any(line.startswith("CRPS: ensemble stratified; ") for line in lines)
+    table = lines[: lines.index("")]
+    assert max(map(len, table)) <= 100
+    start = next(place for place, line in enumerate(table) if line.startswith("z500, m² s⁻²"))
+    assert table[start].split()[:5] == ["z500,", "m²", "s⁻²", "day", "1"]
+    crps = result.scores.crps.sel(forecast="ensemble", channel="z500", region="globe")
+    for row, expected in zip(table[start : start + 3], crps.values[1:], strict=True):
+        shown = float(row.split("day")[1].split()[1].replace(",", ""))
+        assert shown == pytest.approx(expected, rel=0.01)
 
 
 def test_memory_and_threads_do_not_change_the_scores(verified, result, tmp_path):
