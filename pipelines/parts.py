@@ -21,10 +21,9 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
-from numcodecs import Blosc
 
 from data.errors import StoreError
-from pipelines.shards import writing
+from pipelines.shards import BLOSC, writing
 from scoring.kept import Kept, merge
 from scoring.sketch import Sketch, count_type
 
@@ -34,7 +33,6 @@ _OF_KEPT = ("smallest_number", "largest_number", "total", "squares", "apart")
 _PLAIN = dict.fromkeys(("smallest", "largest", "smallest_number", "largest_number"), np.int32)
 _PLAIN |= dict.fromkeys(("total", "squares", "apart"), np.int64)
 _CONTENTS = "contents.json"
-_CODEC = Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE)
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class PartWriter:
         """Add the next lead."""
         place = next(self._leads)
         for name, values in _arrays(lead).items():
-            self._put(f"{place}/{name}", _CODEC.encode(np.ascontiguousarray(values)))
+            self._put(f"{place}/{name}", BLOSC.encode(np.ascontiguousarray(values)))
 
     def _put(self, name: str, content: bytes) -> None:
         self._file.writestr(ZipInfo(name), content)
@@ -201,7 +199,7 @@ class Part:
     def _read(
         self, lead: int, name: str, shape: tuple[int, ...], kind: np.dtype | type
     ) -> np.ndarray:
-        content = _CODEC.decode(self._file.read(f"{lead}/{name}"))
+        content = BLOSC.decode(self._file.read(f"{lead}/{name}"))
         return np.frombuffer(content, kind).reshape(shape)
 
 

@@ -23,7 +23,7 @@ import zarr
 
 from data.errors import StoreError
 from pipelines.layout import LAYOUT, Layout, lay_out
-from pipelines.shards import ShardEncoder, checksum, place, writing
+from pipelines.shards import checksum, encoded, place, writing
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ class Store:
             If there is no room, or nothing may be written.
         """
         layout, checksums = self.layout, {}
-        encoder = ShardEncoder(layout.shape, layout.chunk, layout.shard)
+        where = init, block * layout.block, lead
         for index, name in enumerate(layout.channels):
             values = layout.rounded(name, fields[:, index])
-            shards = encoder.encode(init, block * layout.block, values, lead)
+            shards = encoded(values, where, layout.chunk, layout.shard)
             with writing(self.path):
                 for key, content in shards.items():
                     place(content, self.path / name / key, self._units)
