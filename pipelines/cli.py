@@ -108,8 +108,10 @@ def plan(experiment: Path, runs: Path, workers: int | None, rate: float | None) 
 
     job = _on(_job(experiment, runs), workers, None)
     planned = job.plan()
-    found = estimate(planned)
-    count = worker_count(job.experiment.cluster)
+    found, count = estimate(planned), worker_count(job.experiment.cluster)
+    if not found.pending:
+        click.echo(f"{job.folder}: finished, all {found.units} units are done")
+        return
     click.echo(found.text(rate or measured_rate(planned), count))
     found.check()
 
@@ -180,10 +182,13 @@ def _cores() -> int:
 @click.option("--output", type=FILE, required=True, help="NetCDF file to write.")
 def member(experiment: Path, init_time: datetime, number: int, output: Path) -> None:
     """Forecast one member of an EXPERIMENT alone, equal to the stored one bit for bit."""
+    from pipelines.configuration import naming
     from pipelines.experiment import read_experiment
     from pipelines.replay import replay
 
-    replay(read_experiment(experiment), np.datetime64(init_time, "s"), number, output)
+    opened = read_experiment(experiment)
+    with naming(experiment):
+        replay(opened, np.datetime64(init_time, "s"), number, output)
     click.echo(output)
 
 
@@ -323,12 +328,14 @@ def report(experiment: Path, runs: Path) -> None:
 @_SCHEDULER
 def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run, score, calibrate and report an EXPERIMENT; ends with a table and what was written."""
+    from pipelines.configuration import naming
     from pipelines.references import check_truth_times
     from pipelines.score import ScoreSettings, families_in
     from pipelines.summary import summary_text
 
     job = _job(experiment, runs)
-    check_truth_times(job.experiment)
+    with naming(experiment):
+        check_truth_times(job.experiment)
     done = _run(job, workers, scheduler)
     settings = ScoreSettings(threads=workers or _cores(), families=families_in(job.scores))
     written = job.score(settings).written

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from data.errors import ConfigurationError
+from pipelines.configuration import explain, read_yaml
 from pipelines.settings import Hours, InFlight, Settings, StoreSettings, Time, time_of
 
 
@@ -19,6 +19,12 @@ class InitTimes(Settings):
     first: Time
     last: Time
     every: Hours
+
+    @model_validator(mode="after")
+    def _fit(self) -> InitTimes:
+        if self.first > self.last:
+            raise ValueError(f"first, {self.first}, is after last, {self.last}")
+        return self
 
     @property
     def times(self) -> tuple[np.datetime64, ...]:
@@ -306,64 +312,6 @@ def read_experiment(path: Path) -> Experiment:
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {explain(error)}") from None
     return _anchored(experiment, path.resolve().parent)
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only: times stay text, so that a wrong one is reported with its key."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node; a key given twice is an error."""
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a word", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file cannot be read or holds no mapping.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        what = getattr(error, "problem", None) or "it cannot be parsed"
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(f"{path}{where}: is no YAML: {what}") from None
-    if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"{path}: expected keys and values, found {type(content).__name__}"
-        )
-    return content
-
-
-def explain(error: ValidationError) -> str:
-    """The problems of a validation, each with the key it is about."""
-    problems = []
-    for problem in error.errors():
-        place = ".".join(str(step) for step in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{place}: {message}" if place else message)
-    return "; ".join(problems)
 
 
 def _anchored(settings: Settings, folder: Path) -> Any:

@@ -10,6 +10,7 @@ from data.errors import ConfigurationError, StoreError
 from data.source import open_source
 from pipelines import engine, validate
 from pipelines.clusters import make_cluster
+from pipelines.configuration import naming
 from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
 from pipelines.forecasts import open_forecast
@@ -35,16 +36,19 @@ class Job:
         What to do.
     folder : pathlib.Path
         Where everything goes.
+    file : pathlib.Path or None
+        The experiment's, for messages.
     """
 
     experiment: Experiment
     folder: Path
+    file: Path | None = None
 
     @classmethod
     def read(cls, file: Path, runs: Path) -> Job:
         """The job of an experiment file, in the folder of its name below `runs`."""
         experiment = read_experiment(file)
-        return cls(experiment, runs / experiment.name)
+        return cls(experiment, runs / experiment.name, file)
 
     def on(self, cluster: ClusterSettings) -> Job:
         """The same job on another cluster."""
@@ -73,8 +77,9 @@ class Job:
 
     def plan(self) -> Plan:
         """What is to be forecast, checked with what will judge it; see `make_plan`."""
-        plan = make_plan(self.experiment, self.forecast)
-        check_references(plan)
+        with naming(self.file):
+            plan = make_plan(self.experiment, self.forecast)
+            check_references(plan)
         return plan
 
     def validate(self) -> list[validate.Validation]:
@@ -161,5 +166,6 @@ class Job:
             If the experiment names none.
         """
         if self.experiment.truth is None:
-            raise ConfigurationError("truth: is needed here; the experiment names none")
+            with naming(self.file):
+                raise ConfigurationError("truth: is needed here; the experiment names none")
         return self.experiment.truth

@@ -34,7 +34,7 @@ from forecast.dataset import (
 from forecast.hindcast import hindcast
 from forecast.sfno import SFNO, SFNOConfig
 from forecast.training import LOSS_NAMES, Material, Phase, Progress, Regime, Trainer
-from pipelines.experiment import explain, read_yaml
+from pipelines.configuration import explain, read_yaml
 from pipelines.settings import Hours, Settings, Time
 
 _HINDCAST_CASES = 64

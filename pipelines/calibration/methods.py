@@ -21,6 +21,7 @@ from pipelines.calibration.cases import Cases
 from pipelines.calibration.members import DegreeWise, EmosCoupled, StretchedMembers
 from pipelines.calibration.online import Adaptive, Tracking
 from pipelines.calibration.quantiles import Conformal, Mapped
+from pipelines.configuration import explain_one
 from pipelines.truths import Paths
 from pipelines.verification import Verification
 
@@ -124,9 +125,8 @@ def method_from(settings: dict[str, Any], where: str = "calibration") -> Method:
         return TypeAdapter(AnyMethod).validate_python(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][1:]) or "method"
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{where}: {key}: {message}") from None
+        problem = explain_one({**first, "loc": first["loc"][1:]})
+        raise ConfigurationError(f"{where}: {problem}") from None
 
 
 def read_method(path: Path) -> Method:

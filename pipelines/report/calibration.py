@@ -42,13 +42,15 @@ def width_section(findings: Findings) -> Section:
         alt = f"Width of the interval of {name} against lead time: at the last lead {ends}"
         panels.append(Panel(lead_panel(leads, lines, alt), name, findings.units(name)))
     score = [found[f"score_{stage}"] for stage in ("before", "after")]
-    gain = 1 - score[1] / score[0].where(score[0] > 0)
+    change = score[1] / score[0].where(score[0] > 0) - 1
     words = ", ".join(
-        f"{name} {100 * float(gain.sel(channel=name).mean()):+.1f} %" for name in findings.channels
+        f"{name} {100 * float(change.sel(channel=name).mean()):+.1f} %"
+        for name in findings.channels
     )
     text = (
         "Narrow is good where coverage is what is promised. The weighted interval score of all "
-        f"quantiles judges both at once; calibration lowers it by, on average over leads: {words}."
+        "quantiles judges both at once, and lower is better. Calibration changes it, on average "
+        f"over leads, by: {words}."
     )
     return Section("width", heading, text, _LEGEND, tuple(panels))
 

@@ -289,6 +289,14 @@ def test_no_forecast_step_is_taken_for_a_bad_target(
     assert result.exit_code == 6
 
 
+def test_what_a_plan_finds_wrong_is_said_of_the_experiments_file(world: World) -> None:
+    path = world.experiment("uneven", lead_time="7h")
+    for command in ("plan", "run"):
+        result = myriad(command, path, "--runs", world.runs)
+        assert result.exit_code == 4
+        assert f"{path}: lead_time: 7 h is no multiple" in result.stderr
+
+
 def test_a_wrong_command_line_is_code_2() -> None:
     assert myriad("run").exit_code == 2
     assert myriad("rnu").exit_code == 2
@@ -316,7 +324,7 @@ def test_a_member_that_does_not_exist_is_named(world: World, tmp_path: Path) -> 
         "--output", tmp_path / "member.nc",
     )  # fmt: skip
     assert result.exit_code == 4
-    assert "99" in result.stderr
+    assert "tiny.yaml: members: 99 is not among" in result.stderr
     assert not (tmp_path / "member.nc").exists()
 
 

@@ -42,6 +42,9 @@ def test_files_and_bytes_are_those_of_the_run(world: World) -> None:
     assert 0.3 * sum(shards) < before.likely < 3 * sum(shards)
     after = estimate(plan)
     assert (after.pending, after.files, after.most, after.likely) == (0, 0, 0, 0)
+    said = CliRunner().invoke(main, ["plan", str(world.folder / "cost.yaml"), "--runs",
+                                     str(world.runs)])  # fmt: skip
+    assert said.output == f"{world.runs / 'cost'}: finished, all 10 units are done\n"
 
 
 def test_what_cannot_fit_is_refused_with_code_6_before_anything_is_written(

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data.errors import StoreError
 from data.grid import Grid
 from data.source import Source, open_source
 from pipelines.families import FAMILIES
+from pipelines.report.calibration import width_section
 from pipelines.report.page import read_findings, write_report
 from pipelines.report.sections import Findings, chosen_leads
 from pipelines.score import ScoreSettings, score
@@ -444,3 +446,11 @@ def test_browser_shows_it_without_an_error(path, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "CONSOLE" not in done.stderr
     assert (tmp_path / "page.png").stat().st_size > 50_000
+
+
+def test_a_change_of_the_score_is_said_with_its_sign(tmp_path):
+    findings = full()
+    better = findings.coverage.assign(score_after=0.9 * findings.coverage.score_before)
+    text = width_section(replace(findings, coverage=better)).text
+    assert "lower is better. Calibration changes it, on average over leads, by: " in text
+    assert text.endswith(", ".join(f"{name} -10.0 %" for name in CHANNELS) + ".")
