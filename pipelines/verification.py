@@ -97,11 +97,15 @@ class Verification:
         if not enough.any():
             raise InputError(f"{self.where}: no init time has {fewest} finished members")
         left = np.datetime_as_string(self.forecast.init_time.values[~enough], "h")
+        note = f"Left out with fewer than {fewest} members: {', '.join(left)}."
+        return replace(self.at_init_times(np.flatnonzero(enough)), notes=(*self.notes, note))
+
+    def at_init_times(self, positions: np.ndarray) -> Verification:
+        """Only some init times."""
         return replace(
             self,
-            forecast=self.forecast.isel(init_time=np.flatnonzero(enough)),
-            scored={name: mask[enough] for name, mask in self.scored.items()},
-            notes=(*self.notes, f"Left out with fewer than {fewest} members: {', '.join(left)}."),
+            forecast=self.forecast.isel(init_time=positions),
+            scored={name: mask[positions] for name, mask in self.scored.items()},
         )
 
     @property

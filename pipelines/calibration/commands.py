@@ -79,12 +79,18 @@ def calibrate() -> None:
 @click.argument("experiment", type=FILE, expose_value=False, callback=keep)
 @_RUNS
 @click.option(
+    "--calibrated", type=FILE, multiple=True,
+    help="Stores that `apply` wrote of this forecast, or a pattern: judge these instead, on dates "
+    "that they were not fitted on.",
+)  # fmt: skip
+@click.option(
     "--models", type=FILE,
     help="YAML file of settings of `aggregation`: judge these models too, by default checkpoints.",
 )  # fmt: skip
-def judge(models: Path | None) -> None:
+def judge(calibrated: tuple[Path, ...], models: Path | None) -> None:
     """Calibrate the quantiles of the run of an EXPERIMENT on some dates and judge them on others.
 
+    By split conformal quantiles; any other method is judged by what it has written: --calibrated.
     Writes coverage before and after, and scores by model, which the report shows; by channel and
     lead.
     """
@@ -92,7 +98,7 @@ def judge(models: Path | None) -> None:
     from pipelines.calibration.methods import read_aggregation
 
     chosen = None if models is None else read_aggregation(models)
-    result = _job().calibrate(CalibrationSettings(models=chosen))
+    result = _job().calibrate(CalibrationSettings(calibrated=matched(calibrated), models=chosen))
     click.echo(result.table())
     say_written(result.written)
 

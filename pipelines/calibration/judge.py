@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from data.channel import channel
+from data.errors import InputError
 from pipelines.calibration.aggregated import Aggregated
 from pipelines.calibration.by_model import checkpoints_of, model_scores
 from pipelines.calibration.cases import quantile_values
+from pipelines.calibration.judged import ByRule, Calibrated, Written
 from pipelines.calibration.store import chunk_leads, lay_out_quantiles
 from pipelines.labels import SOURCE, check_replaceable, replace_whole, write_labelled
 from pipelines.truths import Paths, Series
@@ -25,7 +27,6 @@ from pipelines.verification import (
 from scoring.calibration.conformal import (
     EACH_CASE,
     SYMMETRIC,
-    ConformalCalibration,
     Conformity,
     Counting,
 )
@@ -68,6 +69,9 @@ class CalibrationSettings(VerificationSettings):
         `SYMMETRIC` (default) or `ONE_SIDED`.
     counting : Counting
         `EACH_CASE` (default) or `EACH_DATE`.
+    calibrated : sequence of pathlib.Path
+        Stores that `calibrate apply` wrote: what is judged on their dates, instead of what `rule`,
+        `conformity` and `counting` make of the forecast.
     models : Aggregated or None
         The models that are judged one beside the other and combined; by default the checkpoints,
         if there are several and the dates suffice.
@@ -78,6 +82,7 @@ class CalibrationSettings(VerificationSettings):
     rule: Rule | None = None
     conformity: Conformity = SYMMETRIC
     counting: Counting = EACH_CASE
+    calibrated: Sequence[Path] = ()
     models: Aggregated | None = None
 
 
@@ -103,9 +108,9 @@ class CalibrationResult:
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """Everything that is in the folder."""
-        names = ("calibrated.zarr", "coverage.zarr", "coverage.csv")
-        return tuple(self.output / name for name in names)
+        """Everything that was written."""
+        own = () if "stores" in self.coverage.attrs else ("calibrated.zarr",)
+        return tuple(self.output / name for name in (*own, "coverage.zarr", "coverage.csv"))
 
     def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10), level: float = 0.9) -> str:
         """A compact table: coverage and width of one interval before and after."""
@@ -129,8 +134,9 @@ def calibrate(
 ) -> CalibrationResult:
     """Calibrate the quantiles of an ensemble, by channel and lead.
 
-    Writes `calibrated.zarr`, (init_time, quantile, lead_time, *cells), of the judged dates, and
-    `coverage.zarr` and `coverage.csv`, before and after on the same judged dates.
+    Writes `calibrated.zarr`, (init_time, quantile, lead_time, *cells), of the judged dates, unless
+    stores of them are given, and `coverage.zarr` and `coverage.csv`, before and after on the same
+    judged dates.
 
     Parameters
     ----------
@@ -150,15 +156,19 @@ def calibrate(
     """
     settings = settings or CalibrationSettings()
     pair = open_verification(forecast, truth, settings.channels or None).with_members(2)
-    rule = settings.rule or choose_rule(
-        pair.forecast.init_time.values, pair.forecast.lead_time.values
-    )
-    weights = pair.weights()
-    run = _Run(pair, settings, rule, weights, rule.judged(pair.forecast.init_time.values))
-    for name in ("calibrated.zarr", "coverage.zarr"):
+    if settings.calibrated:
+        pair, settings, calibrated = _written(pair, settings)
+    else:
+        calibrated = _by_rule(pair, settings)
+    run = _Run(pair, settings, pair.weights(), calibrated)
+    own = () if settings.calibrated else ("calibrated.zarr",)
+    for name in (*own, "coverage.zarr"):
         check_replaceable(output / name)
     parts: list[Sums] = []
-    replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
+    if settings.calibrated:
+        parts.extend(sums for _, _, sums in run.judge())
+    else:
+        replace_whole(output / "calibrated.zarr", lambda draft: parts.extend(run.fill(draft)))
     coverage = run.coverage(merge(parts))
     if (models := settings.models or checkpoints_of(pair)) is not None:
         scores = model_scores(forecast, truth, models, settings)
@@ -170,34 +180,78 @@ def calibrate(
     return CalibrationResult(coverage, output)
 
 
+def _by_rule(pair: Verification, settings: CalibrationSettings) -> ByRule:
+    """Conformal quantiles, by the rule that settings name or that suits the dates."""
+    inits, leads = pair.forecast.init_time.values, pair.forecast.lead_time.values
+    rule = settings.rule or choose_rule(inits, leads)
+    area = pair.weights().isel(region=0, drop=True)
+    return ByRule(rule.judged(inits), rule, area, settings.conformity, settings.counting)
+
+
+def _written(
+    pair: Verification, settings: CalibrationSettings
+) -> tuple[Verification, CalibrationSettings, Written]:
+    """What stores hold, the forecast of their dates only, and the settings with their levels.
+
+    Raises
+    ------
+    InputError
+        If no interval has its ends among the levels.
+    """
+    chosen = Written.open(settings.calibrated, pair)
+    pair = pair.at_init_times(chosen.judged)
+    chosen = replace(chosen, judged=np.arange(chosen.judged.size))
+    if chosen.levels is None:
+        return pair, settings, chosen
+    levels = np.array(chosen.levels)
+    ends = {level: ((1 - level) / 2, (1 + level) / 2) for level in settings.intervals}
+    intervals = tuple(
+        level
+        for level, own in ends.items()
+        if all(np.isclose(levels, end, rtol=0, atol=1e-9).any() for end in own)
+    )
+    if not intervals:
+        raise InputError(
+            f"{', '.join(chosen.names)}: no interval of {settings.intervals} has both its ends "
+            f"among the levels {chosen.levels}"
+        )
+    return pair, replace(settings, levels=chosen.levels, intervals=intervals), chosen
+
+
 @dataclass(frozen=True)
 class _Run:
     """One calibration."""
 
     pair: Verification
     settings: CalibrationSettings
-    rule: Rule
     weights: xr.DataArray
-    judged: np.ndarray
+    calibrated: Calibrated
 
     def fill(self, path: Path) -> Iterator[Sums]:
         """Write the calibrated store; gives the statistics before and after."""
         group = lay_out_quantiles(
             path,
-            self.pair.forecast.isel(init_time=self.judged),
+            self.pair.forecast.isel(init_time=self.calibrated.judged),
             self.pair.channels,
             self.settings.levels,
             self._attributes(),
         )
+        for leads, calibrated, sums in self.judge():
+            group[calibrated.name][:, :, leads[0] : leads[-1] + 1] = calibrated.values
+            yield sums
+
+    def judge(self) -> Iterator[tuple[np.ndarray, xr.DataArray, Sums]]:
+        """Of each channel and window of leads their positions, the calibrated quantiles, and the
+        statistics before and after."""
         leads = self.pair.forecast.sizes["lead_time"]
         for name in self.pair.channels:
             truths = self.pair.truths(name, self.settings.memory)
             for start in range(0, leads, self._window):
                 window = np.arange(start, min(start + self._window, leads))
-                quantiles, truth = self._read(name, window, truths)
-                calibrated = self._calibrated(quantiles, truth)
-                group[name][:, :, window[0] : window[-1] + 1] = calibrated.values
-                yield self._statistics(quantiles, truth, calibrated).label({"channel": name})
+                raw, truth = self._read(name, window, truths)
+                calibrated = self.calibrated.quantiles(raw, truth)
+                sums = self._statistics(raw, truth, calibrated).label({"channel": name})
+                yield window, calibrated, sums
 
     @property
     def _area(self) -> xr.DataArray:
@@ -231,52 +285,18 @@ class _Run:
         labels = {"init_time": forecast.init_time.values, "quantile": np.array(levels)}
         labels["lead_time"] = forecast.lead_time.values[leads]
         dims = ("init_time", "quantile", "lead_time", *self.pair.cell_dims)
-        joined = xr.DataArray(quantiles, labels, dims)
+        joined = xr.DataArray(quantiles, labels, dims, name)
         del labels["quantile"]
         return joined, xr.DataArray(truth, labels, (dims[0], *dims[2:]))
-
-    def _calibrated(self, quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
-        """Quantiles of the judged dates; NaN where no case was known."""
-        known = truth.notnull().any(self.pair.cell_dims).values
-        result = quantiles.isel(init_time=self.judged).copy()
-        for row, date in enumerate(self.judged):
-            for fitting, leads in self._cases(quantiles, known, int(date)).items():
-                if not fitting:
-                    result[row, :, leads] = np.nan
-                    continue
-                place = {"init_time": list(fitting), "lead_time": leads}
-                fitted = ConformalCalibration.fit(
-                    quantiles.isel(place),
-                    truth.isel(place),
-                    ("init_time", *self.pair.cell_dims),
-                    self._area,
-                    self.settings.conformity,
-                    self.settings.counting,
-                )
-                raw = quantiles.isel(init_time=date, lead_time=leads)
-                result[row, :, leads] = fitted.apply(raw).values
-        return result
-
-    def _cases(
-        self, quantiles: xr.DataArray, known: np.ndarray, date: int
-    ) -> dict[tuple[int, ...], list[int]]:
-        """Positions of the leads of one date, by the dates that may fit them."""
-        inits = quantiles.init_time.values
-        cases: dict[tuple[int, ...], list[int]] = {}
-        for lead, lead_time in enumerate(quantiles.lead_time.values):
-            fitting = self.rule.fitting(inits, lead_time, date)
-            cases.setdefault(tuple(fitting[known[fitting, lead]].tolist()), []).append(lead)
-        return cases
 
     def _statistics(
         self, quantiles: xr.DataArray, truth: xr.DataArray, calibrated: xr.DataArray
     ) -> Sums:
         """Statistics before and after where there is truth and a calibrated value."""
-        judged = truth.isel(init_time=self.judged)
+        judged = truth.isel(init_time=self.calibrated.judged)
         usable = judged.notnull() & calibrated.isel(quantile=0, drop=True).notnull()
-        stages = dict(
-            zip(_STAGES, (quantiles.isel(init_time=self.judged), calibrated), strict=True)
-        )
+        raw = quantiles.isel(init_time=self.calibrated.judged)
+        stages = dict(zip(_STAGES, (raw, calibrated), strict=True))
         parts = []
         for stage, forecast in stages.items():
             values = interval_statistics(forecast, judged, self.settings.intervals)
@@ -329,20 +349,11 @@ class _Run:
 
     def _attributes(self) -> dict[str, object]:
         stamps = np.datetime_as_string(
-            self.pair.forecast.init_time.values[self.judged].astype("datetime64[s]"), "h"
+            self.pair.forecast.init_time.values[self.calibrated.judged].astype("datetime64[s]"), "h"
         )
-        return {
-            "source": SOURCE,
-            "rule": self.rule.name,
-            "conformity": self.settings.conformity.name,
-            "counting": self.settings.counting.name,
-            "judged": stamps.tolist(),
-            "notes": [
-                f"Calibrated by {self.settings.conformity.name}, by channel and lead, counting "
-                f"{self.settings.counting.name}: {self.rule.name}.",
-                *self.pair.notes,
-            ],
-        }
+        about = dict(self.calibrated.about)
+        notes = [about.pop("note"), *self.pair.notes]
+        return {"source": SOURCE, **about, "judged": stamps.tolist(), "notes": notes}
 
 
 def _described(coverage: xr.Dataset) -> xr.Dataset:

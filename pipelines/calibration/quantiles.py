@@ -26,6 +26,7 @@ from scoring.calibration.conformal import (
 )
 from scoring.calibration.conformity import check_reachable
 from scoring.calibration.coupling import map_members
+from scoring.dates import Recent, date_weights
 from scoring.quantiles import STANDARD_LEVELS, check_levels
 from scoring.regions import REGIONS
 
@@ -76,7 +77,8 @@ class Conformal(OfQuantiles):
 
     `groups` are further groups: a horizontal dimension such as `latitude` or `site`, `season`, and
     `region`, the tropics and what lies on either side of them; with `shrinkage`, for so many cases
-    the pool of all of them counts in each.
+    the pool of all of them counts in each. With `half_life_days`, dates count the less the older
+    they are than the last one.
     """
 
     method: Literal["conformal"] = "conformal"
@@ -85,6 +87,7 @@ class Conformal(OfQuantiles):
     counting: Literal["cases", "dates"] = "cases"
     groups: tuple[str, ...] = ()
     shrinkage: float | None = Field(None, gt=0)
+    half_life_days: float | None = Field(None, gt=0)
 
     def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
         """See `Method.check`."""
@@ -105,7 +108,11 @@ class Conformal(OfQuantiles):
         groups = [dim for dim in truth.dims if dim in self.groups]
         pooled = tuple(dim for dim in cases.weights.dims if dim not in groups)
         # Within a group all cells weigh alike unless all of them are pooled.
-        weights = cases.weights if not groups else None
+        weights = cases.weights if not groups else xr.DataArray(1.0)
+        if self.half_life_days is not None:
+            recent = Recent(np.timedelta64(round(24 * self.half_life_days), "h"))
+            last = truth.init_time.values.max()
+            weights = weights * date_weights(recent, truth.init_time, last)
         fitted = ConformalCalibration.fit(
             quantiles,
             truth,

@@ -151,6 +151,30 @@ def test_memory_changes_nothing(world, tmp_path, settings):
             np.testing.assert_allclose(value.values, wanted, rtol=2e-4, atol=1e-4)
 
 
+def test_recent_dates_count_more(world, tmp_path):
+    recent = method_from({"method": "conformal", "levels": LEVELS, "half_life_days": 4})
+    fit(world.forecast, world.truth, tmp_path / "c", recent, UNTIL)
+    found = Calibration.open(tmp_path / "c").states["t850"]["shifts"]
+    dates = np.array(INITS[:FITTED], "datetime64[ns]")
+    members = xr.open_zarr(world.forecast).t850.sel(init_time=dates).load().drop_vars("valid_time")
+    truth = members.isel(number=0, drop=True).copy(data=truth_of(world, "t850", dates))
+    age = (dates[-1] - dates) / np.timedelta64(4, "D")
+    weights = xr.DataArray(0.5**age, dims="init_time") * xr.DataArray(
+        GRID.area_weights, dims=("latitude", "longitude")
+    )
+    wanted = ConformalCalibration.fit(
+        ensemble_quantiles(members, LEVELS).astype(np.float32),
+        truth,
+        ("init_time", "latitude", "longitude"),
+        weights.assign_coords(init_time=dates, latitude=members.latitude,
+                              longitude=members.longitude),
+        ONE_SIDED,
+    )  # fmt: skip
+    xr.testing.assert_allclose(
+        found.drop_attrs(), wanted.shifts.drop_attrs().reset_coords(drop=True)
+    )
+
+
 def test_learning_day_by_day_is_learning_at_once_and_as_in_real_time(world, tmp_path):
     settings = {"method": "tracking", "rate": 0.3, "levels": LEVELS}
     method, first = method_from(settings), 12
