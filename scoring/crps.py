@@ -131,10 +131,19 @@ class SubEnsemble:
     ----------
     size : int
         m, at least 1.
+
+    Raises
+    ------
+    InputError
+        If it is less.
     """
 
     size: int
     minimum_members: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"an expected score is that of 1 member or more, found {self.size}")
 
     @property
     def name(self) -> str:

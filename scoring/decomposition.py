@@ -35,9 +35,18 @@ class MemberIntervals(Statistic):
     ----------
     members : int
         M. With missing members omitted, a cell that has fewer has no value.
+
+    Raises
+    ------
+    InputError
+        If there are none.
     """
 
     members: int
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise InputError(f"intervals lie between members, of which {self.members} were given")
 
     @property
     def minimum_members(self) -> int:

@@ -12,6 +12,7 @@ import xarray as xr
 from data.errors import InputError
 from scoring.identity import make_floats
 from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
+from scoring.thresholds import check_members
 from scoring.tile import Tile
 
 CENTRAL_INTERVALS = (0.5, 0.8, 0.9, 0.95)
@@ -139,7 +140,13 @@ def ensemble_quantiles(
         Name of the dimension of members.
     missing : Missing
         What to do with missing members.
+
+    Raises
+    ------
+    InputError
+        If there are no members, or levels do not increase within (0, 1).
     """
+    check_members(forecast, member_dim)
     # Centred on the first member: quantiles do not depend on what they are centred on.
     first = forecast.isel({member_dim: 0}, drop=True)
     statistic = Quantiles(tuple(levels))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.errors import InputError
 from scoring.statistic import Statistic
 from scoring.tile import Tile
 
@@ -33,9 +34,18 @@ class RankHistogram(Statistic):
     ----------
     bins : int
         Number of bins.
+
+    Raises
+    ------
+    InputError
+        If there are none.
     """
 
     bins: int
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise InputError(f"a rank histogram needs at least one bin, found {self.bins}")
 
     @property
     def labels(self) -> dict[str, np.ndarray]:

@@ -157,8 +157,9 @@ def evaluate(
     ------
     InputError
         If something does not fit, such as dimensions or units, a reference is not there, or there
-        are too few members.
+        are too few members or threads.
     """
+    _check_threads(threads)
     check_ensemble(forecast, truth, member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
@@ -251,8 +252,9 @@ def evaluate_arrays(
     Raises
     ------
     InputError
-        If shapes do not fit, a reference is not there, or there are too few members.
+        If shapes do not fit, a reference is not there, or there are too few members or threads.
     """
+    _check_threads(threads)
     forecast, truth = np.asarray(forecast), np.asarray(truth)
     members, references = forecast.shape[axis], references or {}
     cells = tuple(np.delete(forecast.shape, axis % forecast.ndim))
@@ -271,6 +273,11 @@ def evaluate_arrays(
     cut = partial(tiles, blocks, target, structure, shares=threads, references=beside)
     _fill(results, cut, missing, threads)
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, found {threads}")
 
 
 def _fill(

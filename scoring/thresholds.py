@@ -148,15 +148,28 @@ def check_ensemble(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str)
     InputError
         Naming the dimensions, or both units.
     """
+    check_members(forecast, member_dim)
+    stated = [str(array.attrs.get("units", "")) for array in (forecast, truth)]
+    if all(stated) and not same_units(*stated):
+        raise InputError(f"the forecast has units {stated[0]!r}, the truth {stated[1]!r}")
+
+
+def check_members(forecast: xr.DataArray, member_dim: str) -> None:
+    """Refuse a forecast without members.
+
+    Raises
+    ------
+    InputError
+        Naming the dimensions.
+    """
     if member_dim not in forecast.dims:
         raise InputError(
             f"the forecast has no dimension {member_dim!r} of members, found "
             f"{', '.join(map(str, forecast.dims)) or 'none'}: say with `member_dim` which one it "
             f"is; a single forecast is scored as `forecast.expand_dims({member_dim!r})`"
         )
-    stated = [str(array.attrs.get("units", "")) for array in (forecast, truth)]
-    if all(stated) and not same_units(*stated):
-        raise InputError(f"the forecast has units {stated[0]!r}, the truth {stated[1]!r}")
+    if not forecast.sizes[member_dim]:
+        raise InputError(f"the forecast has no members: its dimension {member_dim!r} has length 0")
 
 
 def matched(

@@ -5,14 +5,17 @@ import xarray as xr
 from data.errors import InputError
 from scoring import crps, moments
 from scoring.crps import CRPS, FAIR, STANDARD, STRATIFIED, AlmostFair, ExpectedCRPS, SubEnsemble
+from scoring.decomposition import MemberIntervals
 from scoring.events import JointDistribution
 from scoring.extremes import DISCRETE, ExtremeForecastIndex, ShiftOfTails
 from scoring.gaussian import GaussianCRPS
 from scoring.intervals import IntervalScore, QuantileScore, WeightedIntervalScore
-from scoring.members import BestMemberError, ExpectedOutlier, Gain
+from scoring.members import BestMemberError, ExpectedOutlier, Gain, closest_member
+from scoring.multivariate import EnergyScore
 from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
-from scoring.quantiles import LINEAR, IntervalHits, Quantiles
+from scoring.quantiles import LINEAR, IntervalHits, Quantiles, ensemble_quantiles
 from scoring.rank import Outlier, Rank, RankHistogram
+from scoring.score import rank_histogram
 from scoring.statistic import OMIT, PROPAGATE, evaluate, evaluate_arrays
 from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure, three_axes, tiles
@@ -269,6 +272,35 @@ def test_truth_of_another_shape_is_refused():
 def test_no_members_are_refused():
     with pytest.raises(InputError, match="fair needs at least 2 members, found 0"):
         value(CRPS(), np.empty((0, 3)), np.zeros(3), 0)
+    none = xr.DataArray(np.empty((0, 3)), dims=("number", "site"))
+    truth = xr.DataArray(np.zeros(3), dims="site")
+    for use in (
+        lambda: evaluate((CRPS(),), none, truth),
+        lambda: ensemble_quantiles(none),
+        lambda: closest_member(none, truth),
+        lambda: EnergyScore(("site",))(none, truth),
+    ):
+        with pytest.raises(InputError, match="no members: its dimension 'number' has length 0"):
+            use()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_below_one_are_refused(number):
+    for make, what in (
+        (SubEnsemble, "1 member or more"),
+        (RankHistogram, "at least one bin"),
+        (MemberIntervals, "between members"),
+        (rank_histogram, "at least one bin"),
+    ):
+        with pytest.raises(InputError, match=f"{what}.*{number}"):
+            make(number)
+    forecast, truth = arrays()
+    labelled = xr.DataArray(forecast, dims=("t", "number", "y", "x"))
+    observed = xr.DataArray(truth, dims=("t", "y", "x"))
+    with pytest.raises(InputError, match=f"threads must be at least 1, found {number}"):
+        evaluate((CRPS(),), labelled, observed, threads=number)
+    with pytest.raises(InputError, match=f"threads must be at least 1, found {number}"):
+        evaluate_arrays((CRPS(),), forecast, truth, 1, threads=number)
 
 
 def test_references_are_asked_for_by_name_and_level():
