@@ -72,9 +72,8 @@ def _check_members(path: Path) -> None:
         raise InputError(
             f"{path}: is a store of quantiles ({', '.join(map(str, held.data_vars))} at "
             f"{levels.size} levels, {levels.min():g} to {levels.max():g}), expected members; "
-            "`myriad calibrate judge EXPERIMENT` writes coverage and score of calibrated quantiles "
-            "beside those of the raw ones, and `myriad calibrate fit --method aggregation` prints "
-            "those of several stores of quantiles, each given by --model NAME=PATH"
+            "`myriad calibrate judge EXPERIMENT --calibrated PATH` judges it beside the raw members"
+            ", and `myriad calibrate fit --method aggregation` several, each --model NAME=PATH"
         )
 
 

@@ -29,6 +29,7 @@ from scoring.sums import Sums
 
 _CLIMATE_MEMBERS = 50
 _FAMILIES = "families"
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _check_nothing_is_lost(path: Path, pair: Verification, families: Sequence[st
         "family": [name for name in families_in(path.parent) if name not in families],
     }
     options = [f"--{option} {name}" for option, names in lost.items() for name in names]
+    if len(lost["channel"]) > _NAMED:
+        options = ["all channels", *options[len(lost["channel"]) :]]
     if options:
         raise StoreError(
             f"{path}: has scores that would be lost, nothing was changed; ask for them too "

@@ -172,6 +172,6 @@ def test_a_store_of_quantiles_is_called_one_and_what_judges_it_is_named(verified
     quantiles = whole[["z500"]].quantile([0.1, 0.5, 0.9], "number")
     path = to_store(quantiles.drop_vars("completed", errors="ignore"), tmp_path / "q.zarr")
     found = r"q\.zarr: is a store of quantiles \(z500 at 3 levels, 0\.1 to 0\.9\), expected members"
-    with pytest.raises(InputError, match=f"{found}.*`myriad calibrate judge"):
+    with pytest.raises(InputError, match=f"{found}.*--calibrated PATH"):
         score(path, verified.truth, tmp_path / "out")
     assert not (tmp_path / "out").exists()
