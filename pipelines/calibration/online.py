@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data.errors import InputError
 from pipelines.calibration.cases import Cases, quantiles_of, read_members
@@ -23,11 +23,19 @@ from scoring.dates import EQUAL, Recent
 
 class Online(OfQuantiles):
     """What methods that learn share: `groups` are horizontal dimensions with shifts of their own,
-    all other cells share one; truth becomes known `latency_hours` after its valid time."""
+    all other cells share one; `share` of each step of a group is its pool's. Truth becomes known
+    `latency_hours` after its valid time."""
 
     output: ClassVar[str] = "quantile"
     groups: tuple[str, ...] = ()
+    share: float = Field(0.0, ge=0, le=1)
     latency_hours: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Online:
+        if self.share and not self.groups:
+            raise ValueError("share: is of groups' steps, and there are no `groups`")
+        return self
 
     @property
     def learning(self) -> Learning:
@@ -47,7 +55,7 @@ class Online(OfQuantiles):
         quantiles, truth = cases.quantiles(self.levels)
         pooled = [dim for dim in cases.weights.dims if dim not in self.groups]
         bare = (array.drop_vars("season") for array in (quantiles, truth))
-        started = OnlineCalibration.start(self.learning, *bare, pooled)
+        started = OnlineCalibration.start(self.learning, *bare, pooled, self.groups, self.share)
         return _with_issued(started, {})
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:

@@ -209,6 +209,22 @@ def test_learning_day_by_day_is_learning_at_once_and_as_in_real_time(world, tmp_
     np.testing.assert_allclose(found.values, wanted.values, rtol=1e-6)
 
 
+def test_groups_that_learn_may_lean_on_their_pool(world, tmp_path):
+    shifts = []
+    for share in (0.0, 0.5, 1.0):
+        settings = {"method": "tracking", "rate": 0.3, "levels": LEVELS, "groups": ["latitude"]}
+        start, folder = FitSettings(dates=((None, INITS[5]),)), tmp_path / f"{share:g}"
+        early = world.cut(folder, 12)
+        method = method_from(settings | {"share": share})
+        before = fit(world.forecast, world.truth, folder / "c", method, start)
+        after, _ = update(before, folder / "c", early.forecast, early.truth)
+        moved = after.states["t850"]["theta"] - before.states["t850"]["theta"]
+        shifts.append(float(moved.std("latitude").mean()))
+    assert shifts[0] > shifts[1] > shifts[2]
+    with pytest.raises(ConfigurationError, match="share: is of groups' steps"):
+        method_from({"method": "tracking", "share": 0.5})
+
+
 def test_update_fits_again_with_new_dates_and_a_second_one_changes_nothing(world, tmp_path):
     early = world.cut(tmp_path / "early", 14)
     method = method_from({"method": "conformal", "levels": LEVELS})
