@@ -12,10 +12,11 @@ from data.errors import InputError
 from pipelines.calibration.cases import Cases
 from pipelines.calibration.given import open_input
 from pipelines.calibration.tables import TableTruths, is_table, verification_of_tables
-from pipelines.labels import decode, encode
+from pipelines.labels import decode
 from pipelines.settings import Settings
 from pipelines.truths import Paths, Truths, cell_dims, listed
 from pipelines.verification import Verification, verify
+from scoring.labels import save
 
 Forecasts = Paths | Mapping[str, Paths]
 
@@ -62,8 +63,7 @@ class ByLead(Settings):
 
     def write(self, state: xr.Dataset, path: Path) -> None:
         """See `Method.write`."""
-        coded = encode(state.drop_encoding())
-        coded.to_zarr(path.with_name(f"{path.name}.zarr"), zarr_format=3, consolidated=False)
+        save(state.drop_encoding(), path.with_name(f"{path.name}.zarr"))
 
     def read(self, path: Path) -> xr.Dataset:
         """See `Method.read`."""
