@@ -105,7 +105,7 @@ class ConditionalNorm(nn.Module):
         if self.modulation is None or noise is None:
             return fields
         scale, shift = self.modulation(noise).chunk(2, dim=-1)
-        return torch.addcmul(fields + shift, fields, scale)
+        return (fields + shift).addcmul_(fields, scale)
 
 
 class Block(nn.Module):
@@ -126,16 +126,21 @@ class Block(nn.Module):
 
     def forward(self, fields: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """(longitude, latitude, batch, embed) to the same."""
+        product = self._product(self.norm(fields, noise))
+        # In place, here and below: to write to memory that is not in the cache takes longer than
+        # the arithmetic, and no gradient needs what is written over.
+        total = (fields + self.out.bias).flatten(0, -2)
+        return total.addmm_(product, self.out.weight.t()).view_as(fields)
+
+    def _product(self, here: torch.Tensor) -> torch.Tensor:
+        """The product of two linear maps of the fields and what is around them, (row, hidden)."""
         analysis, synthesis = self._transforms
-        here = self.norm(fields, noise)
         around = synthesis(self.filter(analysis(here)), self.gradients)
-        # The products are written flat so that bias and sum ride along in the matrix product.
-        mixed = self.local(here).flatten(0, -2)
-        mixed = torch.addmm(mixed, around.flatten(0, -2), self.remote.weight.t())
+        # Written flat so that bias and sum ride along in the matrix products.
+        mixed = torch.addmm(self.local.bias, here.flatten(0, -2), self.local.weight.t())
+        mixed.addmm_(around.flatten(0, -2), self.remote.weight.t())
         left, right = mixed.chunk(2, dim=-1)
-        return torch.addmm(
-            (fields + self.out.bias).flatten(0, -2), left * right, self.out.weight.t()
-        ).view_as(fields)
+        return left * right
 
 
 class SFNO(nn.Module):
