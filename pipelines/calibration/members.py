@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -19,12 +20,12 @@ from pipelines.calibration.given import with_members
 from pipelines.calibration.quantiles import NOT_NEGATIVE, possible
 from scoring.calibration.coupling import couple, member_levels
 from scoring.calibration.degree_by_degree import DegreeByDegree
-from scoring.calibration.degree_moments import Moments, ZonalMoments
+from scoring.calibration.degree_moments import Moments, SpreadMoments, ZonalMoments
 from scoring.calibration.emos import GAUSSIAN, TRUNCATED_GAUSSIAN, Emos, Family
 from scoring.calibration.member_by_member import MemberByMember
 
 _FEWEST = 10
-_ZONAL_DATES = 24
+_SPREAD_DATES = 24
 
 
 class _OfMembers(ByLead):
@@ -86,7 +87,7 @@ class DegreeWise(_OfMembers):
     global grid; their power at any degree changes by about `power_change` of itself at most."""
 
     method: Literal["degree_by_degree"] = "degree_by_degree"
-    power_change: float = Field(0.03, ge=0)
+    power_change: float = Field(0.025, ge=0)
 
     def check(self, channel: str, dates: np.ndarray, cells: dict[str, int]) -> None:
         """See `Method.check`."""
@@ -106,19 +107,41 @@ class DegreeWise(_OfMembers):
             part = Moments.of(members.values, truth.values, about, half, sphere)
             total = part if total is None else total + part
         fitted = DegreeByDegree.from_moments(total, cases.lead_time, sphere, self.power_change)
-        rest, every = None, max(1, count // _ZONAL_DATES)
-        for row, (members, truth) in enumerate(cases.dates()):
-            middle = members.values.mean(axis=0, dtype=np.float64)
-            part = ZonalMoments.of_mean(fitted.mean(middle), truth.values)
-            if row % every == 0:
-                part += ZonalMoments.of_members(fitted.apply(members).values)
-            rest = part if rest is None else rest + part
-        return fitted.with_zonal(rest).state
+        fitted = fitted.with_zonal(_zonal(cases, fitted))
+        return fitted.with_spread(total, _spread(cases, fitted), self.power_change).state
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""
         grid = Grid.from_coordinates(members.latitude, members.longitude, "the forecast")
         return possible(DegreeByDegree.from_state(state, _sphere(grid)).apply(members))
+
+
+def _zonal(cases: Cases, fitted: DegreeByDegree) -> ZonalMoments:
+    """Errors of all dates, and the spread of some."""
+    total, every = None, _step(cases)
+    for row, (members, truth) in enumerate(cases.dates()):
+        middle = members.values.mean(axis=0, dtype=np.float64)
+        part = ZonalMoments.of_mean(fitted.mean(middle), truth.values)
+        if row % every == 0:
+            part += ZonalMoments.of_members(fitted.apply(members).values)
+        total = part if total is None else total + part
+    return total
+
+
+def _spread(cases: Cases, fitted: DegreeByDegree) -> SpreadMoments:
+    """What some dates lack yet."""
+    total = None
+    some = replace(cases, inits=cases.inits[:: _step(cases)], known=cases.known[:: _step(cases)])
+    for members, truth in some.dates():
+        calibrated = fitted.apply(members).values
+        part = SpreadMoments.of(members.values, calibrated, truth.values, fitted.sphere)
+        total = part if total is None else total + part
+    return total
+
+
+def _step(cases: Cases) -> int:
+    """Every so many dates say enough of the members' spread."""
+    return max(1, cases.inits.size // _SPREAD_DATES)
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,8 @@ One pair for all scales moves power between them: where large scales are predict
 are not, a mean that is damped and members that are drawn apart lose power at the one end and gain
 it at the other. The regression of each degree splits the variance of the truth, so members have the
 truth's power at every degree, whatever was lost or gained before (for many members).
-Then a factor of each latitude on the members about their mean puts the spread where the errors are;
-in the area mean it may lower the spread and never raises it.
+Then a factor of each latitude on the members about their mean puts the spread where the errors are,
+and one more widening makes spread and coverage right, within the power that is allowed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ import xarray as xr
 
 from data.errors import InputError
 from data.sphere import Sphere
-from scoring.calibration.degree_moments import Moments, ZonalMoments, analysed
+from scoring.calibration.degree_factors import factors, widening_for
+from scoring.calibration.degree_moments import (
+    Moments,
+    SpreadMoments,
+    ZonalMoments,
+    analysed,
+    cross_power,
+)
 from scoring.labels import load, save
 
 _FIELD = ("latitude", "longitude")
 _STATE = ("factors", "fields", "zonal")
 _FEWEST_DATES = 10
-# Wider than any ensemble needs. Where members do not differ at all, nothing draws them apart.
-_STRETCH = (0.1, 3.0)
-_SLOPE = (0.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class DegreeByDegree:
         moments: Moments,
         lead_time: xr.DataArray,
         sphere: Sphere,
-        power_change: float = 0.03,
+        power_change: float = 0.025,
     ) -> DegreeByDegree:
         """Parameters from sums over past dates.
 
@@ -83,8 +87,8 @@ class DegreeByDegree:
         power_change : float
             By how much of itself the members' power may change at any degree; infinity gives them
             the truth's. Where the truth has less power than that allows, the mean is damped
-            less; where it has more, members are drawn apart less. Power of which the truth has far
-            less goes all the same.
+            less; where it has more, the mean is damped more to make room for the spread. Power of
+            which the truth has not half goes all the same.
 
         Raises
         ------
@@ -97,18 +101,13 @@ class DegreeByDegree:
             torch.from_numpy(part.sum(axis=0) / count[..., None])
             for part in (moments.truth, moments.mean)
         )
-        observed, forecast, cross, variance = moments.products / count
-        observed = observed - _power(truth, truth, sphere)
-        forecast = forecast - _power(mean, mean, sphere)
-        cross = cross - _power(truth, mean, sphere)
-        share = 1 - 1 / (moments.members[:, None] / count)  # of V that is power about the mean
-        slope, stretch = _factors(observed, forecast, cross, variance, share, power_change)
+        slope, stretch = factors(moments.powers(sphere), power_change)
         lasting = _lasting(moments, sphere)
         with torch.no_grad():
             centre = torch.from_numpy(moments.about) + sphere.synthesise(mean)
             shift = sphere.synthesise((truth - mean) * torch.from_numpy(lasting)[:, None, None])
         leads = {"lead_time": lead_time.values}
-        factors = xr.DataArray(
+        both = xr.DataArray(
             np.stack([slope, stretch], axis=1),
             leads | {"parameter": ["b", "t"], "degree": np.arange(slope.shape[1])},
             ("lead_time", "parameter", "degree"),
@@ -119,7 +118,7 @@ class DegreeByDegree:
             ("lead_time", "field", *_FIELD),
         )
         zonal = xr.ones_like(fields.isel(field=0, longitude=0, drop=True))
-        return cls(factors, fields, zonal, sphere)
+        return cls(both, fields, zonal, sphere)
 
     def with_zonal(self, moments: ZonalMoments) -> DegreeByDegree:
         """The same with the spread of each latitude in proportion to its errors.
@@ -131,6 +130,28 @@ class DegreeByDegree:
         """
         weights = self.sphere.grid.latitude_weights
         return replace(self, zonal=self.zonal * moments.stretch(weights))
+
+    def with_spread(
+        self, moments: Moments, spread: SpreadMoments, power_change: float = 0.025
+    ) -> DegreeByDegree:
+        """The same with the spread that the members lack yet, and the power of each degree
+        within what is allowed after the factors of latitudes too.
+
+        Parameters
+        ----------
+        moments : Moments
+            Those of `from_moments`.
+        spread : SpreadMoments
+            Of past forecasts that `self` has calibrated.
+        power_change : float
+            That of `from_moments`.
+        """
+        powers, t = moments.powers(self.sphere), self.factors.sel(parameter="t").values
+        before = t**2 * spread.raw
+        leak = np.divide(spread.calibrated, before, out=np.ones_like(before), where=before > 0)
+        widening = widening_for(spread.growth(), powers, power_change, leak)
+        both = factors(powers, power_change, widening, leak)
+        return replace(self, factors=self.factors.copy(data=np.stack(both, axis=1)))
 
     def apply(self, forecast: xr.DataArray, member_dim: str = "number") -> xr.DataArray:
         """The calibrated members; dimensions, order, coordinates and type of `forecast`.
@@ -233,39 +254,6 @@ def _check_dates(dates: np.ndarray, lead_time: xr.DataArray) -> None:
         )
 
 
-def _factors(
-    observed: np.ndarray,
-    forecast: np.ndarray,
-    cross: np.ndarray,
-    variance: np.ndarray,
-    share: np.ndarray,
-    power_change: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """b and t, (lead_time, degree), from moments about the mean over dates."""
-    tiny = 1e-12 * (observed + forecast).max(axis=1, keepdims=True) + 1e-300
-    forecast, variance = np.maximum(forecast, tiny), np.maximum(variance, tiny)
-    raw = forecast + share * variance
-    low, high = (1 - power_change) * raw, (1 + power_change) * raw
-
-    def error(b: np.ndarray) -> np.ndarray:
-        return np.maximum(observed - 2 * b * cross + b**2 * forecast, 0.0)
-
-    best = np.clip(cross / forecast, *_SLOPE)
-    # b^2 |m|^2 + share error(b) = low is a quadratic equation; the larger root damps less.
-    square, linear = (1 + share) * forecast, -2 * share * cross
-    rest = np.maximum(linear**2 - 4 * square * (share * observed - low), 0.0)
-    lacking = best**2 * forecast + share * error(best) < low
-    # Less damped, but hardly bolder than the raw mean: what the truth has not at all goes.
-    root = np.minimum((np.sqrt(rest) - linear) / (2 * square), 1 + power_change)
-    b = np.where(lacking, np.maximum(best, root), best)
-    # Where the truth has more power than is allowed, mean and members grow alike at most.
-    beyond = b**2 * forecast + share * error(b) > high
-    b = np.where(beyond, np.minimum(b, np.sqrt(high / raw)), b)
-    wanted = error(b) / variance
-    allowed = (high - b**2 * forecast) / (share * variance)
-    return b, np.sqrt(np.maximum(np.minimum(wanted, allowed), 0.0)).clip(*_STRETCH)
-
-
 def _lasting(moments: Moments, sphere: Sphere) -> np.ndarray:
     """Which share of the mean error is taken to last, (lead_time,).
 
@@ -274,13 +262,8 @@ def _lasting(moments: Moments, sphere: Sphere) -> np.ndarray:
     by chance would only be added to the error of new dates.
     """
     # Dates are split evenly, so the sums of the halves can be compared as they are.
-    first, second = (torch.from_numpy(part) for part in moments.truth - moments.mean)
-    product = _power(first, second, sphere).sum(axis=1)
-    size = 0.5 * (_power(first, first, sphere) + _power(second, second, sphere)).sum(axis=1)
+    first, second = moments.truth - moments.mean
+    product = cross_power(first, second, sphere).sum(axis=1)
+    size = sum(cross_power(half, half, sphere).sum(axis=1) for half in (first, second)) / 2
     r = np.clip(product / np.maximum(size, 1e-300), 0.0, 1.0)
     return (2 * r / (1 + r)) ** 2
-
-
-def _power(one: torch.Tensor, other: torch.Tensor, sphere: Sphere) -> np.ndarray:
-    with torch.no_grad():
-        return sphere.cross_power(one.to(torch.complex64), other.to(torch.complex64)).numpy()

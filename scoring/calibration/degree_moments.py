@@ -8,6 +8,11 @@ import numpy as np
 import torch
 
 from data.sphere import Sphere
+from scoring.calibration.degree_factors import Powers
+from scoring.quantiles import WEIBULL
+
+_LEVELS = (0.5, 0.8, 0.9)
+_REACH = np.linspace(0.5, 2.0, 301)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,27 @@ class Moments:
             self.about,
         )
 
+    def powers(self, sphere: Sphere) -> Powers:
+        """About what the dates and those to come have in common.
+
+        Departures from a mean of dates that are alike are too small, by the variance of that mean,
+        of which a quarter of the squared difference of the halves' means is an unbiased estimate.
+        """
+        count = self.dates[:, None]
+        apart = [part[0] - part[1] for part in (self.truth, self.mean)]
+        total = [part.sum(axis=0) for part in (self.truth, self.mean)]
+        truth, mean, cross, variance = self.products / count
+        centred = []
+        for power, one, other in ((truth, 0, 0), (mean, 1, 1), (cross, 0, 1)):
+            lasting = cross_power(total[one], total[other], sphere)
+            between = cross_power(apart[one], apart[other], sphere)
+            # Each half has half of the dates, so their means differ by twice `apart` / count.
+            centred.append(power - (lasting - between) / count**2)
+        truth, mean, cross = centred
+        tiny = 1e-12 * (truth + mean).max(axis=1, keepdims=True) + 1e-300
+        mean, variance = np.maximum(mean, tiny), np.maximum(variance, tiny)
+        return Powers(truth, mean, cross, variance, 1 - count / self.members[:, None])
+
 
 @dataclass(frozen=True)
 class ZonalMoments:
@@ -140,21 +166,142 @@ class ZonalMoments:
         )
 
     def stretch(self, weights: np.ndarray) -> np.ndarray:
-        """Root of M / (M + 1) x squared error / variance, (lead_time, latitude), which makes the
-        ratio of spread and skill 1 at each latitude (Fortin et al., 2014,
-        doi:10.1175/JHM-D-14-0008.1); divided by its area mean where that would raise the spread.
+        """Factors in proportion to the root of squared error / variance, (lead_time, latitude),
+        which leave the area mean of the variance as it is.
 
         Parameters
         ----------
         weights : numpy.ndarray
             Area of each latitude, (latitude,).
         """
-        members = (self.members / self.variance_dates)[:, None]
-        error = self.error / self.error_dates[:, None] * members / (members + 1)
+        error = self.error / self.error_dates[:, None]
         variance = self.variance / self.variance_dates[:, None]
         ratio = np.divide(error, variance, out=np.ones_like(error), where=variance > 0)
         change = (ratio * variance) @ weights / np.maximum(variance @ weights, 1e-300)
-        return np.sqrt(ratio / np.maximum(change, 1.0)[:, None])
+        return np.sqrt(ratio / np.maximum(change, 1e-300)[:, None])
+
+
+@dataclass(frozen=True)
+class SpreadMoments:
+    """Sums over dates of what calibrated members lack yet; they merge with `+`.
+
+    Attributes
+    ----------
+    raw, calibrated : numpy.ndarray
+        Members' power about their mean, (lead_time, degree).
+    error, variance : numpy.ndarray
+        Area means of the squared error of the mean, and of M + 1 over M of the variance, of dates
+        whose truth is known, (lead_time,).
+    reach : numpy.ndarray
+        Area of the truths by the factor that the interval about the mean needs to hold them, for
+        the intervals of 50, 80 and 90 % that so many members have, (level, lead_time, factor).
+    """
+
+    raw: np.ndarray
+    calibrated: np.ndarray
+    error: np.ndarray
+    variance: np.ndarray
+    reach: np.ndarray
+
+    @classmethod
+    def of(
+        cls, raw: np.ndarray, members: np.ndarray, truth: np.ndarray, sphere: Sphere
+    ) -> SpreadMoments:
+        """Those of one date.
+
+        Parameters
+        ----------
+        raw, members : numpy.ndarray
+            Raw and calibrated, (number, lead_time, latitude, longitude).
+        truth : numpy.ndarray
+            (lead_time, latitude, longitude), NaN where it is not known.
+        sphere : Sphere
+            Grid and truncation.
+        """
+        known = np.isfinite(truth).all(axis=(1, 2))
+        area = sphere.grid.area_weights / sphere.grid.area_weights.sum()
+        count, middle = len(members), members.mean(axis=0, dtype=np.float64)
+        apart = members - middle
+        error = np.where(known[:, None, None], truth - middle, 0.0)
+        with torch.no_grad():
+            powers = [
+                sphere.power(analysed(fields, sphere)).sum(0).numpy().astype(np.float64)
+                for fields in (raw - raw.mean(axis=0, dtype=np.float64), apart)
+            ]
+        variance = (count + 1) / count * apart.var(axis=0, ddof=1)
+        return cls(
+            *powers,
+            (error**2 * area).sum(axis=(1, 2)),
+            (variance * area).sum(axis=(1, 2)) * known,
+            _reach(error, np.sort(apart, axis=0), area) * known[:, None],
+        )
+
+    def __add__(self, other: SpreadMoments) -> SpreadMoments:
+        """Those of both."""
+        return SpreadMoments(
+            self.raw + other.raw,
+            self.calibrated + other.calibrated,
+            self.error + other.error,
+            self.variance + other.variance,
+            self.reach + other.reach,
+        )
+
+    def growth(self) -> np.ndarray:
+        """By which factor the members are to be drawn apart, (lead_time, 1).
+
+        The geometric mean of two: of that which makes spread over skill 1 (Fortin et al., 2014,
+        doi:10.1175/JHM-D-14-0008.1), and of that with which intervals hold as many of the truths as
+        they say. They differ where members are not independent draws, such as +- pairs.
+        """
+        both = (self.error > 0) & (self.variance > 0)
+        skill = np.sqrt(
+            np.divide(self.error, self.variance, out=np.ones_like(both, float), where=both)
+        )
+        held = self.reach.cumsum(axis=2)
+        known = held[..., -1] > 0
+        wanted = np.array(_LEVELS)[:, None] * held[..., -1]
+        factors = [
+            [np.interp(target, one[:-1], _REACH) for target, one in zip(*pair, strict=True)]
+            for pair in zip(wanted, held, strict=True)
+        ]
+        count = known.sum(axis=0)
+        coverage = np.where(known, factors, 0.0).sum(axis=0) / np.maximum(count, 1)
+        growth = np.where(both, np.sqrt(skill * np.where(count > 0, coverage, skill)), 1.0)
+        return growth[:, None]
+
+
+def _reach(error: np.ndarray, ordered: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """(level, lead_time, factor); levels that so few members do not have are zero."""
+    count, leads = len(ordered), len(error)
+    found = np.zeros((len(_LEVELS), leads, _REACH.size + 1))
+    far = np.where(error == 0, 0.0, np.inf)
+    weights = np.broadcast_to(area, error.shape)
+    for number, level in enumerate(_LEVELS):
+        place = float(WEIBULL.position(np.array([(1 + level) / 2]), count)[0])
+        if place > count - 1:
+            continue
+        high, low = _between(ordered, place), _between(ordered, count - 1 - place)
+        end = np.where(error > 0, high, -low)
+        factor = np.divide(np.abs(error), end, out=far.copy(), where=end > 0)
+        bins = np.searchsorted(_REACH, factor)
+        for lead in range(leads):
+            found[number, lead] = np.bincount(
+                bins[lead].ravel(), weights[lead].ravel(), _REACH.size + 1
+            )
+    return found
+
+
+def _between(ordered: np.ndarray, place: float) -> np.ndarray:
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def cross_power(one: np.ndarray, other: np.ndarray, sphere: Sphere) -> np.ndarray:
+    """(..., degree) of coefficients, (..., l, m)."""
+    with torch.no_grad():
+        pair = (torch.from_numpy(part).to(torch.complex64) for part in (one, other))
+        return sphere.cross_power(*pair).numpy()
 
 
 def analysed(fields: np.ndarray, sphere: Sphere) -> torch.Tensor:

@@ -6,8 +6,9 @@ import xarray as xr
 from data.errors import InputError
 from data.grid import Grid
 from data.sphere import Sphere
-from scoring.calibration.degree_by_degree import DegreeByDegree, _factors
-from scoring.calibration.degree_moments import Moments, ZonalMoments, analysed
+from scoring.calibration.degree_by_degree import DegreeByDegree
+from scoring.calibration.degree_moments import Moments, SpreadMoments, ZonalMoments, analysed
+from scoring.quantiles import ensemble_quantiles
 
 GRID = Grid("legendre-gauss", 16, 32)
 SPHERE = Sphere(GRID)
@@ -47,7 +48,7 @@ def world(seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
     return forecast, xr.DataArray(truth.astype(np.float32), at, (dims[0], *dims[2:]))
 
 
-def fitted(forecast: xr.DataArray, truth: xr.DataArray, change: float = np.inf) -> DegreeByDegree:
+def summed(forecast: xr.DataArray, truth: xr.DataArray) -> Moments:
     about = forecast.values[0, 0, 0]
     half = len(forecast) // 2
     parts = [
@@ -59,7 +60,37 @@ def fitted(forecast: xr.DataArray, truth: xr.DataArray, change: float = np.inf) 
     total = parts[0]
     for part in parts[1:]:
         total += part
-    return DegreeByDegree.from_moments(total, LEAD, SPHERE, change)
+    return total
+
+
+def fitted(forecast: xr.DataArray, truth: xr.DataArray, change: float = np.inf) -> DegreeByDegree:
+    return DegreeByDegree.from_moments(summed(forecast, truth), LEAD, SPHERE, change)
+
+
+def spread_right(forecast: xr.DataArray, truth: xr.DataArray, change: float) -> DegreeByDegree:
+    """Fitted in all three steps."""
+    calibration = fitted(forecast, truth, change)
+    zonal, spread = [], []
+    for members, observed in zip(forecast, truth.values, strict=True):
+        after = calibration.apply(members).values
+        part = ZonalMoments.of_mean(after.mean(axis=0), observed)
+        zonal.append(part + ZonalMoments.of_members(after))
+    calibration = calibration.with_zonal(sum(zonal[1:], zonal[0]))
+    for members, observed in zip(forecast, truth.values, strict=True):
+        after = calibration.apply(members).values
+        spread.append(SpreadMoments.of(members.values, after, observed, SPHERE))
+    return calibration.with_spread(summed(forecast, truth), sum(spread[1:], spread[0]), change)
+
+
+def held(forecast: xr.DataArray, truth: xr.DataArray, level: float) -> float:
+    """Share of the truths that the central interval holds."""
+    ends = ensemble_quantiles(forecast, [(1 - level) / 2, (1 + level) / 2]).transpose(
+        "quantile", ...
+    )
+    inside = (ends[0].values <= truth.values) & (truth.values <= ends[1].values)
+    return float(
+        (inside * GRID.area_weights / GRID.area_weights.sum()).sum() / inside[..., 0, 0].size
+    )
 
 
 def power(values: np.ndarray) -> np.ndarray:
@@ -139,6 +170,70 @@ def test_spread_goes_to_the_latitudes_that_err():
     np.testing.assert_allclose(stretch[:, 0] / stretch[:, -1], 2.0, rtol=0.1)
     weights = GRID.latitude_weights / GRID.latitude_weights.sum()
     np.testing.assert_allclose((stretch**2) @ weights, 1.0, rtol=0.03)
+
+
+def test_spread_coverage_and_power_are_right_after_the_factors_of_latitudes():
+    north = np.where(GRID.latitude > 0, 1.6, 0.7)[:, None].astype(np.float32)
+    forecast, truth = world(0)
+    mean = forecast.mean("number")
+    forecast = (mean - 3.0 + (forecast - mean) * north).transpose(*forecast.dims)
+    calibration = spread_right(forecast, truth, 0.05)
+    after = xr.concat([calibration.apply(one) for one in forecast], "init_time")
+    share = power(after.values)[1:] / power(forecast.values)[1:]
+    assert abs(share - 1).max() < 0.07
+    assert abs(ratio(forecast, truth) - 1) > 0.2
+    assert abs(ratio(after, truth) - 1) < 0.03
+    for level in (0.5, 0.8):
+        assert abs(held(after, truth, level) - level) < 0.02
+
+
+@pytest.mark.parametrize("size", [0.8, 1.3])
+@pytest.mark.parametrize("members", [9, 40])
+def test_members_grow_as_far_as_spread_and_coverage_need(size, members):
+    rng = np.random.default_rng(2)
+    drawn = rng.standard_normal((60, members, 2, *GRID.shape))
+    truth = size * rng.standard_normal((60, 2, *GRID.shape))
+    truth += (size - 1) * drawn.mean(axis=1) * -1
+    truth[:30, 1] = np.nan
+    parts = [SpreadMoments.of(x, x, y, SPHERE) for x, y in zip(drawn, truth, strict=True)]
+    total = sum(parts[1:], parts[0])
+    np.testing.assert_allclose(total.growth()[:, 0], size, rtol=0.03)
+    np.testing.assert_allclose(total.raw, total.calibrated)
+    # Truths that are not known have no say.
+    assert sum(parts[1:30], parts[0]).growth()[1] == 1.0
+
+
+def test_the_reach_of_an_interval_is_the_factor_that_makes_it_hold_its_share():
+    rng = np.random.default_rng(4)
+    # In +- pairs, which are not independent draws.
+    drawn = np.repeat(rng.standard_normal((40, 10, 1, *GRID.shape)), 2, axis=1)
+    drawn[:, 1::2] *= -1
+    truth = 1.2 * rng.standard_normal((40, 1, *GRID.shape))
+    parts = [SpreadMoments.of(x, x, y, SPHERE) for x, y in zip(drawn, truth, strict=True)]
+    reach = sum(parts[1:], parts[0]).reach[:, 0].cumsum(axis=1)
+    for row, level in zip(reach, (0.5, 0.8, 0.9), strict=True):
+        factor = np.interp(level, row[:-1] / row[-1], np.linspace(0.5, 2.0, 301))
+        labels = ("init_time", "number", "lead_time", "latitude", "longitude")
+        wider = xr.DataArray(factor * drawn, dims=labels)
+        assert abs(held(wider, wider[:, 0].copy(data=truth), level) - level) < 2e-3
+
+
+def test_powers_are_about_what_dates_to_come_have_too():
+    rng = np.random.default_rng(1)
+    pattern = single(rng, 3)
+    forecast, truth = (array[:12] for array in world())
+    sign = np.where(np.arange(12) < 6, 1.0, -1.0)[:, None, None, None]
+    members = np.zeros_like(forecast.values) + (sign * pattern)[:, None] + 7.0
+    observed = np.zeros_like(truth.values) + sign * pattern
+    powers = summed(forecast.copy(data=members), truth.copy(data=observed)).powers(SPHERE)
+    for found in (powers.truth, powers.mean, powers.cross):
+        np.testing.assert_allclose(found[:, 3], 2 * power(pattern)[3], rtol=1e-4)
+    noise = fields(rng, np.ones(SPHERE.truncation + 1), 40, 4, 1, 2).astype(np.float32)
+    found = [
+        summed(forecast[:4].copy(data=np.repeat(one, MEMBERS, 1)), truth[:4]).powers(SPHERE).mean
+        for one in noise
+    ]
+    np.testing.assert_allclose(np.mean(found, axis=0)[:, 4:].mean(), 1.0, rtol=0.05)
 
 
 def test_members_that_are_calibrated_stay():
@@ -223,47 +318,6 @@ def test_every_degree_is_moved_and_stretched_by_its_own_factors():
     moments = ZonalMoments.of_mean(two, seven) + ZonalMoments.of_members(apart[3] + two)
     again = calibration.with_zonal(moments)
     np.testing.assert_allclose(again.zonal, zonal * moments.stretch(GRID.latitude_weights))
-
-
-def factors_by_search(truth, mean, cross, variance, share, change) -> tuple[float, float]:
-    """b and t of one degree, by trying values of b one after the other."""
-    raw = mean + share * variance
-
-    def power(b):
-        return b**2 * mean + share * np.maximum(truth - 2 * b * cross + b**2 * mean, 0.0)
-
-    best = np.clip(cross / mean, 0.0, 2.0)
-    b = best
-    if power(best) < (1 - change) * raw:
-        tried = np.linspace(best, max(best, 1 + change), 100_001)
-        enough = power(tried) >= (1 - change) * raw
-        b = tried[enough.argmax()] if enough.any() else tried[-1]
-    if power(b) > (1 + change) * raw:
-        b = min(b, np.sqrt(1 + change))
-    error = max(truth - 2 * b * cross + b**2 * mean, 0.0)
-    allowed = ((1 + change) * raw - b**2 * mean) / share
-    return b, np.clip(np.sqrt(max(min(error, allowed), 0.0) / variance), 0.1, 3.0)
-
-
-@pytest.mark.parametrize("change", [0.03, 0.3, 1e9])
-def test_factors_are_regression_within_the_power_that_is_allowed(change):
-    rng = np.random.default_rng(8)
-    truth, mean, variance = rng.uniform(0.5, 3, (3, 2, 200))
-    cross = rng.uniform(0.1, 0.95, (2, 200)) * np.sqrt(truth * mean)
-    share = np.array([[0.9], [0.95]])
-    slope, stretch = _factors(truth, mean, cross, variance, share, change)
-    columns = (truth, mean, cross, variance, share * np.ones((2, 200)))
-    expected = np.array(
-        [
-            factors_by_search(*numbers, change)
-            for numbers in zip(*map(np.ravel, columns), strict=True)
-        ]
-    )
-    np.testing.assert_allclose(slope.ravel(), expected[:, 0], atol=1e-4)
-    np.testing.assert_allclose(stretch.ravel(), expected[:, 1], atol=2e-4)
-    if change > 1:
-        np.testing.assert_allclose(slope, cross / mean)
-        np.testing.assert_allclose(stretch**2 * variance, truth - cross**2 / mean)
 
 
 @pytest.mark.parametrize(
