@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 
 import torch
 
+from data.grid import Grid
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
 from data.state import State
@@ -42,7 +44,7 @@ class CorrelatedNoise(Perturbation):
             If a channel with an amplitude is not in the state, or an amplitude is negative.
         """
         check_amplitudes(self.amplitudes, state.channels, "correlated noise")
-        noise = IsotropicNoise(state.grid, GaussianCorrelation(self.correlation_length_km))
+        noise = self._noise_on(state.grid)
 
         def draw(distinct: Sequence[Member]) -> torch.Tensor:
             dx = torch.zeros(len(distinct), *state.fields.shape[1:])
@@ -53,3 +55,9 @@ class CorrelatedNoise(Perturbation):
             return dx.to(state.fields.device)
 
         return once_per_draw(members, draw)
+
+    @cached_property
+    def _noise_on(self) -> Callable[[Grid], IsotropicNoise]:
+        """Noise of unit variance on a grid; the last grid's tables are kept."""
+        spectrum = GaussianCorrelation(self.correlation_length_km)
+        return lru_cache(maxsize=1)(partial(IsotropicNoise, spectrum=spectrum))
