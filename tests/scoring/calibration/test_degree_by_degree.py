@@ -193,11 +193,11 @@ def test_members_grow_as_far_as_spread_and_coverage_need(size, members):
     rng = np.random.default_rng(2)
     drawn = rng.standard_normal((60, members, 2, *GRID.shape))
     truth = size * rng.standard_normal((60, 2, *GRID.shape))
-    truth += (size - 1) * drawn.mean(axis=1) * -1
+    truth -= (size - 1) * drawn.mean(axis=1)
     truth[:30, 1] = np.nan
     parts = [SpreadMoments.of(x, x, y, SPHERE) for x, y in zip(drawn, truth, strict=True)]
     total = sum(parts[1:], parts[0])
-    np.testing.assert_allclose(total.growth()[:, 0], size, rtol=0.03)
+    np.testing.assert_allclose(total.growth()[:, 0], size, rtol=0.02)
     np.testing.assert_allclose(total.raw, total.calibrated)
     # Truths that are not known have no say.
     assert sum(parts[1:30], parts[0]).growth()[1] == 1.0
@@ -205,17 +205,21 @@ def test_members_grow_as_far_as_spread_and_coverage_need(size, members):
 
 def test_the_reach_of_an_interval_is_the_factor_that_makes_it_hold_its_share():
     rng = np.random.default_rng(4)
-    # In +- pairs, which are not independent draws.
-    drawn = np.repeat(rng.standard_normal((40, 10, 1, *GRID.shape)), 2, axis=1)
-    drawn[:, 1::2] *= -1
-    truth = 1.2 * rng.standard_normal((40, 1, *GRID.shape))
+    drawn, own = rng.exponential(size=(2, 40, 20, 1, *GRID.shape))
+    middle = drawn.mean(axis=1, keepdims=True)
+    truth = 1.3 * (own[:, 0] - 1) + 1
     parts = [SpreadMoments.of(x, x, y, SPHERE) for x, y in zip(drawn, truth, strict=True)]
-    reach = sum(parts[1:], parts[0]).reach[:, 0].cumsum(axis=1)
+    total = sum(parts[1:], parts[0])
+    reach, found = total.reach[:, 0].cumsum(axis=1), []
+    labels = ("init_time", "number", "lead_time", "latitude", "longitude")
     for row, level in zip(reach, (0.5, 0.8, 0.9), strict=True):
-        factor = np.interp(level, row[:-1] / row[-1], np.linspace(0.5, 2.0, 301))
-        labels = ("init_time", "number", "lead_time", "latitude", "longitude")
-        wider = xr.DataArray(factor * drawn, dims=labels)
+        found.append(np.interp(level, row[:-1] / row[-1], np.linspace(0.5, 2.0, 301)))
+        wider = xr.DataArray(middle + found[-1] * (drawn - middle), dims=labels)
         assert abs(held(wider, wider[:, 0].copy(data=truth), level) - level) < 2e-3
+    ensemble = xr.DataArray(drawn, dims=labels)
+    over_skill = ratio(ensemble, ensemble[:, 0].copy(data=truth))
+    assert abs(np.mean(found) * over_skill - 1) > 0.005
+    np.testing.assert_allclose(total.growth(), np.sqrt(np.mean(found) / over_skill), rtol=1e-5)
 
 
 def test_powers_are_about_what_dates_to_come_have_too():
