@@ -172,7 +172,9 @@ def _on(job: Job, workers: int | None, scheduler: str | None) -> Job:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that may be used; all where the system does not say, as on macOS."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 @main.command()

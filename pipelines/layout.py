@@ -158,7 +158,7 @@ def lay_out(path: Path, layout: Layout, completed: np.ndarray) -> None:
     dataset.to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
     group = zarr.open_group(path, mode="r+")
     for name in layout.channels:
-        array = group.create_array(
+        group.create_array(
             name,
             shape=layout.shape,
             chunks=layout.chunk,
@@ -167,8 +167,8 @@ def lay_out(path: Path, layout: Layout, completed: np.ndarray) -> None:
             fill_value=np.nan,
             compressors=COMPRESSOR,
             dimension_names=DIMENSIONS,
+            attributes=variable_attributes(name, layout.lossless),
         )
-        array.attrs.update(variable_attributes(name, layout.lossless))
     consolidate(path, (*dataset.coords, *layout.channels))
     _seal(path)
     (path / "completed" / "units").mkdir()
