@@ -7,7 +7,9 @@ import numpy as np
 from scoring.cut import block_sums
 
 LONGEST = 128  # members summed in their own precision
-_SORTED = 2**16  # values sorted at a time: their sums are taken while they are in cache
+# Values sorted at a time: few enough that their sums are taken while they are in cache, so many
+# that threads seldom wait for each other.
+_SORTED = 2**18
 _SLAB = 64  # members moved at a time where members are not contiguous
 
 
