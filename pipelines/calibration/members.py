@@ -107,8 +107,9 @@ class DegreeWise(_OfMembers):
             part = Moments.of(members.values, truth.values, about, half, sphere)
             total = part if total is None else total + part
         fitted = DegreeByDegree.from_moments(total, cases.lead_time, sphere, self.power_change)
-        fitted = fitted.with_zonal(_zonal(cases, fitted))
-        return fitted.with_spread(total, _spread(cases, fitted), self.power_change).state
+        zonal = _zonal(cases, fitted)
+        fitted = fitted.with_zonal(zonal)
+        return fitted.with_spread(total, zonal, _spread(cases, fitted), self.power_change).state
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:
         """See `Method.apply`."""

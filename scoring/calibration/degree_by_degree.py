@@ -132,7 +132,11 @@ class DegreeByDegree:
         return replace(self, zonal=self.zonal * moments.stretch(weights))
 
     def with_spread(
-        self, moments: Moments, spread: SpreadMoments, power_change: float = 0.025
+        self,
+        moments: Moments,
+        zonal: ZonalMoments,
+        spread: SpreadMoments,
+        power_change: float = 0.025,
     ) -> DegreeByDegree:
         """The same with the spread that the members lack yet, and the power of each degree
         within what is allowed after the factors of latitudes too.
@@ -141,6 +145,8 @@ class DegreeByDegree:
         ----------
         moments : Moments
             Those of `from_moments`.
+        zonal : ZonalMoments
+            Those of `with_zonal`, which leaves the area mean of the variance as it is.
         spread : SpreadMoments
             Of past forecasts that `self` has calibrated.
         power_change : float
@@ -149,7 +155,8 @@ class DegreeByDegree:
         powers, t = moments.powers(self.sphere), self.factors.sel(parameter="t").values
         before = t**2 * spread.raw
         leak = np.divide(spread.calibrated, before, out=np.ones_like(before), where=before > 0)
-        widening = widening_for(spread.growth(), powers, power_change, leak)
+        growth = spread.growth(zonal.growth(self.sphere.grid.latitude_weights))
+        widening = widening_for(growth, powers, power_change, leak)
         both = factors(powers, power_change, widening, leak)
         return replace(self, factors=self.factors.copy(data=np.stack(both, axis=1)))
 

@@ -180,6 +180,21 @@ class ZonalMoments:
         change = (ratio * variance) @ weights / np.maximum(variance @ weights, 1e-300)
         return np.sqrt(ratio / np.maximum(change, 1e-300)[:, None])
 
+    def growth(self, weights: np.ndarray) -> np.ndarray:
+        """Root of M / (M + 1) x squared error / variance, area means, (lead_time,): the factor that
+        makes the ratio of spread and skill 1 (Fortin et al., 2014, doi:10.1175/JHM-D-14-0008.1).
+
+        Parameters
+        ----------
+        weights : numpy.ndarray
+            Area of each latitude, (latitude,).
+        """
+        members = self.members / self.variance_dates
+        error = self.error @ weights / self.error_dates * members / (members + 1)
+        variance = self.variance @ weights / self.variance_dates
+        ratio = np.divide(error, variance, out=np.ones_like(error), where=variance > 0)
+        return np.sqrt(ratio)
+
 
 @dataclass(frozen=True)
 class SpreadMoments:
@@ -189,9 +204,6 @@ class SpreadMoments:
     ----------
     raw, calibrated : numpy.ndarray
         Members' power about their mean, (lead_time, degree).
-    error, variance : numpy.ndarray
-        Area means of the squared error of the mean, and of M + 1 over M of the variance, of dates
-        whose truth is known, (lead_time,).
     reach : numpy.ndarray
         Area of the truths by the factor that the interval about the mean needs to hold them, for
         the intervals of 50, 80 and 90 % that so many members have, (level, lead_time, factor).
@@ -199,8 +211,6 @@ class SpreadMoments:
 
     raw: np.ndarray
     calibrated: np.ndarray
-    error: np.ndarray
-    variance: np.ndarray
     reach: np.ndarray
 
     @classmethod
@@ -220,7 +230,7 @@ class SpreadMoments:
         """
         known = np.isfinite(truth).all(axis=(1, 2))
         area = sphere.grid.area_weights / sphere.grid.area_weights.sum()
-        count, middle = len(members), members.mean(axis=0, dtype=np.float64)
+        middle = members.mean(axis=0, dtype=np.float64)
         apart = members - middle
         error = np.where(known[:, None, None], truth - middle, 0.0)
         with torch.no_grad():
@@ -228,11 +238,8 @@ class SpreadMoments:
                 sphere.power(analysed(fields, sphere)).sum(0).numpy().astype(np.float64)
                 for fields in (raw - raw.mean(axis=0, dtype=np.float64), apart)
             ]
-        variance = (count + 1) / count * apart.var(axis=0, ddof=1)
         return cls(
             *powers,
-            (error**2 * area).sum(axis=(1, 2)),
-            (variance * area).sum(axis=(1, 2)) * known,
             _reach(error, np.sort(apart, axis=0), area) * known[:, None],
         )
 
@@ -241,22 +248,21 @@ class SpreadMoments:
         return SpreadMoments(
             self.raw + other.raw,
             self.calibrated + other.calibrated,
-            self.error + other.error,
-            self.variance + other.variance,
             self.reach + other.reach,
         )
 
-    def growth(self) -> np.ndarray:
+    def growth(self, skill: np.ndarray) -> np.ndarray:
         """By which factor the members are to be drawn apart, (lead_time, 1).
 
-        The geometric mean of two: of that which makes spread over skill 1 (Fortin et al., 2014,
-        doi:10.1175/JHM-D-14-0008.1), and of that with which intervals hold as many of the truths as
-        they say. They differ where members are not independent draws, such as +- pairs.
+        The geometric mean of two: of `skill`, which makes spread over skill 1, and of that with
+        which intervals hold as many of the truths as they say. They differ where members are not
+        independent draws, such as +- pairs.
+
+        Parameters
+        ----------
+        skill : numpy.ndarray
+            `ZonalMoments.growth`, (lead_time,).
         """
-        both = (self.error > 0) & (self.variance > 0)
-        skill = np.sqrt(
-            np.divide(self.error, self.variance, out=np.ones_like(both, float), where=both)
-        )
         held = self.reach.cumsum(axis=2)
         known = held[..., -1] > 0
         wanted = np.array(_LEVELS)[:, None] * held[..., -1]
@@ -266,8 +272,7 @@ class SpreadMoments:
         ]
         count = known.sum(axis=0)
         coverage = np.where(known, factors, 0.0).sum(axis=0) / np.maximum(count, 1)
-        growth = np.where(both, np.sqrt(skill * np.where(count > 0, coverage, skill)), 1.0)
-        return growth[:, None]
+        return np.sqrt(skill * np.where(count > 0, coverage, skill))[:, None]
 
 
 def _reach(error: np.ndarray, ordered: np.ndarray, area: np.ndarray) -> np.ndarray:
