@@ -33,8 +33,9 @@ class Definition(Protocol):
 class Weibull:
     """p (M + 1) - 1 (Hyndman and Fan's type 6, 1996, doi:10.1080/00031305.1996.10473566).
 
-    When the truth is exchangeable with the members it lies below this quantile with probability
-    p exactly, as long as 1 / (M + 1) <= p <= M / (M + 1).
+    When the truth is exchangeable with the members it lies below this quantile with probability p
+    exactly where p (M + 1) is a whole number from 1 to M; between these the quantile is linear and
+    the probability is near p: for 25 Gaussian members intervals of 80 % hold 80.4 %.
     """
 
     name: ClassVar[str] = "weibull"
