@@ -6,7 +6,6 @@ environment; nothing of theirs is part of this one.
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,8 +100,10 @@ class Workflow:
     threads: int
     chunk: int
 
-    def run(self, forecaster: NeuralForecaster, state: State, members: int, steps: int) -> None:
-        """`earth2studio.run.ensemble` with `earth2studio.io.ZarrBackend` in a folder of its own."""
+    def run(
+        self, forecaster: NeuralForecaster, state: State, members: int, steps: int, folder: Path
+    ) -> None:
+        """`earth2studio.run.ensemble` with `earth2studio.io.ZarrBackend` in an empty folder."""
         from earth2studio.io import ZarrBackend
         from earth2studio.perturbation import Gaussian
         from earth2studio.run import ensemble
@@ -115,12 +116,11 @@ class Workflow:
         noise = 0.1 * forecaster.normalisation.std[:, None, None]
         chunks = {"ensemble": self.chunk, "time": 1, "lead_time": 1}
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                ensemble(
-                    [state.valid_time], steps, members, Prognostic(forecaster), Analysis(state),
-                    ZarrBackend(str(Path(folder) / "forecast.zarr"), chunks),
-                    Gaussian(noise, seed=1), self.batch, device=torch.device("cpu"), verbose=False,
-                )  # fmt: skip
+            ensemble(
+                [state.valid_time], steps, members, Prognostic(forecaster), Analysis(state),
+                ZarrBackend(str(folder / "forecast.zarr"), chunks),
+                Gaussian(noise, seed=1), self.batch, device=torch.device("cpu"), verbose=False,
+            )  # fmt: skip
         finally:
             torch.set_num_threads(before)
 

@@ -134,19 +134,17 @@ def workers(count: int) -> Iterator[Client]:
     memory = psutil.virtual_memory().total
     with LocalProcesses(count, memory).started(count) as client:
         with tempfile.TemporaryDirectory() as folder:
-            run(client, planned(Path(folder), 2 * count, 1, 1))
+            run(client, planned(Path(folder), 2 * count, 1, 1), Path(folder))
         yield client
 
 
-def run(client: Client, plan: Plan) -> None:
+def run(client: Client, plan: Plan, folder: Path) -> None:
     """The whole run of a plan, into a store of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "forecast.zarr"
-        fresh = Plan(plan.ensemble, plan.layout, plan.units, path)
-        engine.run(fresh, DaskScheduler(client.scheduler.address), quiet=True)
+    fresh = Plan(plan.ensemble, plan.layout, plan.units, folder / "forecast.zarr")
+    engine.run(fresh, DaskScheduler(client.scheduler.address), quiet=True)
 
 
-def bare(client: Client, plan: Plan) -> None:
+def bare(client: Client, plan: Plan, folder: Path) -> None:
     """As many member-steps of the network alone."""
     task = Bare(plan.ensemble, plan.steps)
     cluster = DaskScheduler(client.scheduler.address)
@@ -172,9 +170,10 @@ def beside(way: Workflow, plan: Plan, steps: int | None = None) -> Cost:
     steps = plan.steps if steps is None else steps
     forecaster = plan.ensemble.forecaster(0)
     state = plan.ensemble.analysis(plan.layout.init_times[0])
-    before, started = time.process_time(), time.perf_counter()
-    way.run(forecaster, state, plan.layout.shape[1], steps)
-    cost = Cost(time.perf_counter() - started, time.process_time() - before, resident())
+    with tempfile.TemporaryDirectory() as folder:
+        before, started = time.process_time(), time.perf_counter()
+        way.run(forecaster, state, plan.layout.shape[1], steps, Path(folder))
+        cost = Cost(time.perf_counter() - started, time.process_time() - before, resident())
     name = f"earth2studio, batch {way.batch}, threads {way.threads}, chunks of {way.chunk}"
     rate = plan.layout.shape[1] * steps / cost.wall
     print(f"{name}: {steps} steps  wall {cost.wall:7.2f} s  {rate:7.1f} member-steps/s  "
@@ -182,11 +181,13 @@ def beside(way: Workflow, plan: Plan, steps: int | None = None) -> Cost:
     return cost
 
 
-def measured(client: Client, work: Callable[[Client, Plan], None], plan: Plan) -> Cost:
-    """What some work on the workers costs."""
-    before, started = sum(client.run(time.process_time).values()), time.perf_counter()
-    work(client, plan)
-    wall = time.perf_counter() - started
+def measured(client: Client, work: Callable[[Client, Plan, Path], None], plan: Plan) -> Cost:
+    """What some work on the workers costs, less the removal of what it wrote."""
+    before = sum(client.run(time.process_time).values())
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        work(client, plan, Path(folder))
+        wall = time.perf_counter() - started
     computed = sum(client.run(time.process_time).values()) - before
     return Cost(wall, computed, max(client.run(resident).values()))
 
