@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 from data.errors import InputError
+from data.grid import Grid
 from data.sphere import Sphere
 from scoring.identity import key_of
 from scoring.score import Score
@@ -75,6 +76,7 @@ def angular_spectra(
     ----------
     forecast : xarray.DataArray
         `member_dim`, `latitude`, `longitude` on the sphere's grid, and any other dimensions.
+        Fields without coordinates are taken to be in the order of the grid.
     truth : xarray.DataArray
         The same without `member_dim`.
     sphere : Sphere
@@ -86,8 +88,8 @@ def angular_spectra(
     -------
     xarray.Dataset
         Other dimensions, then `degree`, in the squared unit of the forecast: one variable for
-        each `Spectrum`, named by its key. NaN where a member or the truth has a missing value, and
-        for variances of a single member.
+        each `Spectrum`, named by its key. All are NaN where the truth has a missing value, all but
+        the truth's where a member has, and variances where there is a single member.
 
     Raises
     ------
@@ -102,8 +104,8 @@ def angular_spectra(
     samples = [dim for dim in cells.dims if dim not in _FIELD]
     target = matched(truth, cells).transpose(*samples, *_FIELD)
     members = forecast.transpose(*samples, member_dim, *_FIELD)
-    if members.shape[-2:] != sphere.grid.shape:
-        raise InputError(f"fields of {members.shape[-2:]} points do not fit {sphere.grid}")
+    for name, fields in (("forecast", members), ("truth", target)):
+        _check_grid(fields, sphere.grid, name)
     shape, degrees = target.shape[:-2], sphere.truncation + 1
     values = np.empty((*shape, len(PARTS), degrees))
     for place in np.ndindex(*shape):
@@ -135,6 +137,16 @@ def spectral_spread_skill(truncation: int) -> Score:
         (Spectrum("expected_error", truncation), Spectrum("error", truncation)),
         lambda expected, error: np.sqrt(expected / error.where(error > 0)),
     )
+
+
+def _check_grid(fields: xr.DataArray, grid: Grid, name: str) -> None:
+    if fields.shape[-2:] != grid.shape:
+        raise InputError(f"{name} of {fields.shape[-2:]} points does not fit the grid {grid}")
+    known = {"latitude": grid.latitude, "longitude": grid.longitude}
+    labels = [fields[dim].values if dim in fields.coords else known[dim] for dim in _FIELD]
+    found = Grid.from_coordinates(*labels, where=name)
+    if found != grid:
+        raise InputError(f"{name} lies on the grid {found}, expected that of the sphere, {grid}")
 
 
 def _of_sample(members: np.ndarray, truth: np.ndarray, sphere: Sphere) -> np.ndarray:

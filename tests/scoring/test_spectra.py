@@ -114,13 +114,37 @@ def test_missing_values_stay_in_their_sample():
     assert np.isnan(found[KEYS["members"]][1]).all()
     assert np.isfinite(found[KEYS["truth"]]).all()
     assert np.isfinite(found.isel(init_time=[0, 2]).to_array()).all()
+    truth[0, 5, 6] = np.nan
+    assert np.isnan(angular_spectra(forecast, truth, SPHERE).isel(init_time=0).to_array()).all()
 
 
 def test_what_is_not_on_the_sphere_is_refused():
     forecast, truth = fields()
     with pytest.raises(InputError, match=r"no dimension \['longitude'\]"):
         angular_spectra(forecast.isel(longitude=0), truth.isel(longitude=0), SPHERE)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match=r"forecast of .* does not fit"):
         angular_spectra(forecast, truth, Sphere(Grid("equiangular", 19, 36)))
     with pytest.raises(InputError, match="no spectrum of 'noise'"):
         Spectrum("noise", 10)
+
+
+def test_fields_of_another_grid_of_the_same_shape_are_refused():
+    forecast, truth = fields()
+    unlabelled = forecast.drop_vars(["latitude", "longitude"])
+    expected = angular_spectra(forecast, truth, SPHERE)
+    with pytest.raises(InputError, match="forecast lies on the grid legendre-gauss 16 x 32, exp"):
+        angular_spectra(forecast, truth, Sphere(Grid("equiangular-cells", 16, 32)))
+    with pytest.raises(InputError, match="truth lies on the grid legendre-gauss 16 x 32, expected"):
+        angular_spectra(unlabelled, truth, Sphere(Grid("equiangular-cells", 16, 32)))
+    northward = forecast.isel(latitude=slice(None, None, -1))
+    with pytest.raises(InputError, match=r"forecast: latitudes .* are no global"):
+        angular_spectra(northward, truth.isel(latitude=slice(None, None, -1)), SPHERE)
+    with pytest.raises(InputError, match=r"forecast: .* longitudes .* are no global"):
+        angular_spectra(*(
+            field.drop_vars("latitude").assign_coords(longitude=GRID.longitude - 180)
+            for field in (forecast, truth)
+        ), SPHERE)  # fmt: skip
+    stored = {"latitude": GRID.latitude + 0.009, "longitude": GRID.longitude.astype(np.float32)}
+    near = forecast.assign_coords(stored), truth.assign_coords(stored)
+    for given in (near, (unlabelled, truth.drop_vars(["latitude", "longitude"]))):
+        xr.testing.assert_identical(angular_spectra(*given, SPHERE), expected)
