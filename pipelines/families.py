@@ -60,20 +60,25 @@ class Ensemble:
         Name of the climatology, made of all its values.
     grid : Grid or None
         None where it is not global.
+    masked : bool
+        Whether its cells count by more than their area.
     """
 
     members: int
     most: int
     climate: str
     grid: Grid | None
+    masked: bool = False
 
     @classmethod
-    def of(cls, pair: Verification, climatology: Climatology | None) -> Ensemble:
+    def of(
+        cls, pair: Verification, climatology: Climatology | None, mask: xr.DataArray | None
+    ) -> Ensemble:
         """That of a forecast."""
         counts = pair.forecast.completed.values.sum(axis=1)
         counts = counts[counts > 0]
         name = _NO_CLIMATE if climatology is None else f"climatology_{climatology.digest}"
-        return cls(int(counts.min()), int(counts.max()), name, pair.grid())
+        return cls(int(counts.min()), int(counts.max()), name, pair.grid(), mask is not None)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,8 @@ class Additions:
         Raises
         ------
         InputError
-            If there is no such family, or it needs a climatology, a global grid or more members.
+            If there is no such family, or it needs a climatology, a global grid, more members or
+            that there be no mask.
         """
         scores: list[Score] = []
         statistics: list[Statistic] = []
@@ -280,6 +286,8 @@ def _truncation(ensemble: Ensemble) -> int:
 
     if ensemble.grid is None:
         raise InputError("family 'spectra' needs a global grid")
+    if ensemble.masked:
+        raise InputError("family 'spectra' is of the whole globe: score it without the mask")
     return largest_truncation(ensemble.grid)
 
 

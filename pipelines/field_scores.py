@@ -48,7 +48,7 @@ def energy_of_regions(members: np.ndarray, truth: np.ndarray, shares: np.ndarray
 
 
 def spectra_of_globe(grid: Grid, truncation: int) -> FieldPass:
-    """Angular power spectra, which only regions of all cells have."""
+    """Angular power spectra, which only regions have that are the whole globe, area by area."""
     from data.sphere import Sphere  # needs torch
     from scoring.spectra import PARTS, Spectrum, angular_spectra
 
@@ -58,7 +58,8 @@ def spectra_of_globe(grid: Grid, truncation: int) -> FieldPass:
     def of_fields(members: np.ndarray, truth: np.ndarray, shares: np.ndarray) -> FieldSums:
         forecast = xr.DataArray(members, dims=("number", *dims))
         found = angular_spectra(forecast, xr.DataArray(truth, dims=dims), sphere)
-        whole = (shares > 0).all(axis=(1, 2))[:, None]
+        same = np.isclose(shares, grid.area_weights, rtol=1e-6, atol=0)
+        whole = same.all(axis=(1, 2))[:, None]
         return {
             one: (np.where(whole[..., None], found[one.key].values, 0.0), whole.astype(float))
             for one in (Spectrum(part, truncation) for part in PARTS)

@@ -73,7 +73,7 @@ class ScoreSettings(VerificationSettings):
             raise InputError(
                 f"family {self.families[0]!r} needs all members at once, not in blocks"
             )
-        return Additions.of(self.families, Ensemble.of(pair, climatology))
+        return Additions.of(self.families, Ensemble.of(pair, climatology, self.mask))
 
     def identity(
         self, pair: Verification, regions: Sequence[str], climatology: Climatology | None = None

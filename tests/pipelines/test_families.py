@@ -19,7 +19,7 @@ from pipelines.members import MemberBlocks
 from pipelines.score import ScoreSettings, families_in, score
 from pipelines.score_table import ScoreResult
 from pipelines.verification import open_verification
-from scoring import EnergyScore, Gain, WeightedIntervalScore, evaluate
+from scoring import Band, EnergyScore, Gain, Mask, WeightedIntervalScore, evaluate
 from scoring.gaussian import GaussianCRPS
 from scoring.spectra import Spectrum, angular_spectra
 from scoring.statistic import OMIT
@@ -44,6 +44,8 @@ OF_FAMILIES = {
         "spectral_spread_skill",
     ),
 }  # fmt: skip
+# Of all cells, and yet not by area.
+MASK = xr.DataArray(np.linspace(0.1, 1, 128).reshape(GRID.shape), dims=("latitude", "longitude"))
 # One init time lacks a member.
 UNEVEN = tuple(name for name in FAMILIES if name != "decomposition")
 
@@ -114,6 +116,14 @@ def test_scores_of_fields_are_those_of_the_library(everything, fields):
     np.testing.assert_allclose(of_dates(everything, key, members), spectra, rtol=1e-4)
     tropics = everything.scores.power_members.sel(ENSEMBLE | {"region": "tropics"})
     assert np.isnan(tropics).all()  # a spectrum is of the whole globe
+
+
+def test_spectra_are_those_of_regions_that_are_the_whole_globe(verified, tmp_path):
+    regions = {"earth": Band(-90, 90), "land": Mask(MASK.values), "north": Band(0, 90)}
+    found = scored(verified, tmp_path, ("spectra",), regions=regions).scores.power_members
+    ensemble = found.sel(forecast="ensemble").isel(lead_time=LEAD)
+    assert np.isfinite(ensemble.sel(region="earth")).all()
+    assert np.isnan(ensemble.sel(region=["land", "north"])).all()
 
 
 def test_identities_hold(everything):
@@ -208,6 +218,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_
         (("events",), {"climatology": False}, "needs a climatology, and none was given"),
         (("decomposition",), {}, "as many members at every init time, found 8 to 9"),
         (("gaussian",), {"members": MemberBlocks(128)}, "'gaussian' needs all members at once"),
+        (("spectra",), {"mask": MASK}, "'spectra' is of the whole globe: score it without the mas"),
     ):
         with pytest.raises(InputError, match=message):
             scored(verified, tmp_path / "out", families, **settings)
