@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from contextlib import suppress
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -39,7 +40,13 @@ def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> 
     ------
     TypeError
         If the types differ, or are others.
+    ValueError
+        If there are not as many rows as rows of values, or fewer entries in them than count.
     """
+    if not 0 < entries <= ascending.shape[1] or len(ascending) != len(values):
+        raise ValueError(
+            f"{entries} entries of rows {ascending.shape} cannot be searched for {values.shape}"
+        )
     if ascending.dtype != values.dtype or ascending.dtype not in (np.float32, np.float64):
         raise TypeError(f"rows of {ascending.dtype} cannot be searched for {values.dtype}")
     wanted = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
@@ -50,9 +57,10 @@ def count_not_above(ascending: np.ndarray, values: np.ndarray, entries: int) -> 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled search; None where the package was installed without a compiler."""
-    folder = Path(__file__).parent
-    compiled = [folder / f"_bisection{suffix}" for suffix in EXTENSION_SUFFIXES]
-    return next((ctypes.CDLL(str(path)) for path in compiled if path.exists()), None)
+    for suffix in EXTENSION_SUFFIXES:
+        with suppress(OSError):  # not there, or compiled for another machine
+            return ctypes.CDLL(str(Path(__file__).with_name(f"_bisection{suffix}")))
+    return None
 
 
 def _searched_by_library(ascending: np.ndarray, values: np.ndarray, entries: int) -> np.ndarray:

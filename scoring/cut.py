@@ -41,10 +41,13 @@ class Cut:
         (cell, member), deviations from the truth.
     values : numpy.ndarray
         (cell, threshold): threshold minus truth, in the precision of the members.
+    truth_above : numpy.ndarray
+        (cell, threshold): whether the truth lies above the threshold; False for a missing one.
     """
 
-    def __init__(self, members: Sorted, values: np.ndarray) -> None:
+    def __init__(self, members: Sorted, values: np.ndarray, truth_above: np.ndarray) -> None:
         self.members = members
+        self.truth_above = truth_above
         self._exact = np.ascontiguousarray(values)
 
     @cached_property

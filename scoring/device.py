@@ -186,7 +186,8 @@ class TensorTile:
     def cut(self, thresholds: Divider) -> TensorCut:
         """The members divided by thresholds."""
         if thresholds not in self._cuts:
-            self._cuts[thresholds] = TensorCut(self.sorted, thresholds.deviations(self))
+            values, above = thresholds.deviations(self), thresholds.truth_above(self)
+            self._cuts[thresholds] = TensorCut(self.sorted, values, above)
         return self._cuts[thresholds]
 
     @cached_property
@@ -238,10 +239,13 @@ class TensorCut:
         (cell, member), ascending deviations from the truth.
     values : numpy.ndarray
         (cell, threshold): threshold minus truth.
+    truth_above : numpy.ndarray
+        (cell, threshold): whether the truth lies above the threshold.
     """
 
-    def __init__(self, members: torch.Tensor, values: np.ndarray) -> None:
+    def __init__(self, members: torch.Tensor, values: np.ndarray, truth_above: np.ndarray) -> None:
         self._members = members
+        self.truth_above = truth_above
         self.values = values.astype(np.float64)
         self._values = torch.from_numpy(values).to(members.device, members.dtype)
 

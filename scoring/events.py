@@ -66,8 +66,8 @@ class JointDistribution(Statistic):
         """(cell, threshold, event, probability): 1 where the case belongs and 0 elsewhere."""
         cut = tile.cut(self.thresholds)
         cells, thresholds = np.indices(cut.values.shape, sparse=True)
-        event = (cut.values < 0).astype(int)
-        exceeding = tile.size - cut.not_above
+        event = cut.truth_above.astype(int)
+        exceeding = tile.size - cut.not_above.astype(np.int64)
         step = (2 * exceeding * self.steps + tile.size) // (2 * tile.size)
         table = np.zeros((*cut.values.shape, 2, self.steps + 1))
         table[cells, thresholds, event, step] = 1.0

@@ -43,6 +43,7 @@ class Exact:
         low = np.take_along_axis(quantiles, upper - 1, axis=1)
         step = np.take_along_axis(quantiles, upper, axis=1) - low
         share = np.clip((members - low) / np.where(step > 0, step, 1), 0, 1)
+        share[rank == levels.size] = 1  # above all, also where the last two quantiles are equal
         probability = levels[upper - 1] + share * np.diff(levels)[upper - 1]
         return 4 / np.pi * np.arcsin(np.sqrt(probability)).mean(axis=1) - 1
 

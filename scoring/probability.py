@@ -134,7 +134,7 @@ class Indicators:
     @property
     def mean_absolute_error(self) -> np.ndarray:
         """(cell, threshold)"""
-        return np.where(self._cut.values < 0, 1 - self.probability, self.probability)
+        return np.where(self._cut.truth_above, 1 - self.probability, self.probability)
 
     @property
     def difference_sum(self) -> np.ndarray:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.identity import make_floats
-from scoring.statistic import PROPAGATE, Missing, Statistic, evaluate
+from scoring.statistic import OMIT, PROPAGATE, Missing, Statistic, evaluate
 from scoring.thresholds import check_members
 from scoring.tile import Tile
 
@@ -148,10 +148,12 @@ def ensemble_quantiles(
         If there are no members, or levels do not increase within (0, 1).
     """
     check_members(forecast, member_dim)
-    # Centred on the first member: quantiles do not depend on what they are centred on.
-    first = forecast.isel({member_dim: 0}, drop=True)
+    # Quantiles do not depend on what they are centred on, as long as it is there.
+    centre = forecast.isel({member_dim: 0}, drop=True)
+    if missing is OMIT:
+        centre = forecast.where(np.isfinite(forecast)).max(member_dim)
     statistic = Quantiles(tuple(levels))
-    quantiles = evaluate((statistic,), forecast, first, member_dim, missing=missing)[statistic.key]
+    quantiles = evaluate((statistic,), forecast, centre, member_dim, missing=missing)[statistic.key]
     return quantiles.rename(forecast.name).assign_attrs(
         forecast.attrs | {"estimator": f"{statistic.definition.name} quantiles of the members"}
     )

@@ -12,7 +12,8 @@ import xarray as xr
 from data.errors import InputError
 from data.units import same_units
 from scoring.identity import make_floats
-from scoring.tile import Tile, less_truth
+from scoring.sorting import subtract
+from scoring.tile import Tile
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ class Reference:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """Quantile minus truth, (cell, level), in the precision of the members."""
-        return less_truth(tile.references[self], tile)
+        return _less_truth(tile.references[self], tile)
+
+    def truth_above(self, tile: Tile) -> np.ndarray:
+        """Whether the truth lies above each quantile, (cell, level)."""
+        return _above(tile.references[self], tile)
 
     def field(self, fields: Mapping[str, xr.DataArray], cells: xr.DataArray) -> np.ndarray:
         """The quantiles at some cells, (*cells, level).
@@ -119,7 +124,11 @@ class Constants:
 
     def deviations(self, tile: Tile) -> np.ndarray:
         """Threshold minus truth, (cell, threshold), in the precision of the members."""
-        return less_truth(np.array(self.values), tile)
+        return _less_truth(np.array(self.values), tile)
+
+    def truth_above(self, tile: Tile) -> np.ndarray:
+        """Whether the truth lies above each value, (cell, threshold)."""
+        return _above(np.array(self.values), tile)
 
 
 class Thresholds(Protocol):
@@ -138,6 +147,50 @@ class Thresholds(Protocol):
     def deviations(self, tile: Tile) -> np.ndarray:
         """Threshold minus truth, (cell, threshold), in the precision of the members."""
         ...
+
+    def truth_above(self, tile: Tile) -> np.ndarray:
+        """Whether the truth lies above, (cell, threshold)."""
+        ...
+
+
+def _less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:
+    """Values less the truth as members are: rounded to the precision of the members before and
+    after, so that a value equal to a member stays equal.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (cell, n) or (n,)
+    tile : Tile
+        With the truth.
+
+    Returns
+    -------
+    numpy.ndarray
+        (cell, n), in the precision of the members.
+    """
+    less = np.empty((tile.truth.size, values.shape[-1]), tile.dtype)
+    subtract(values.astype(tile.dtype, copy=False), tile.truth[:, None], less)
+    return less
+
+
+def _above(values: np.ndarray, tile: Tile) -> np.ndarray:
+    """Whether the truth lies above values, compared as precisely as the truth is: one that equals
+    a threshold is not above it, though rounded to members of less precision it might be.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (cell, n) or (n,)
+    tile : Tile
+        With the truth.
+
+    Returns
+    -------
+    numpy.ndarray
+        (cell, n), bool; False where a value or the truth is missing.
+    """
+    return tile.truth[:, None] > values.astype(tile.truth.dtype, copy=False)
 
 
 def check_ensemble(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str) -> None:

@@ -93,6 +93,10 @@ class Divider(Protocol):
         """Threshold minus truth, (cell, threshold), in the precision of the members."""
         ...
 
+    def truth_above(self, tile: Tile) -> np.ndarray:
+        """Whether the truth lies above, (cell, threshold)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -101,6 +105,10 @@ class Truth:
     def deviations(self, tile: Tile) -> np.ndarray:
         """(cell, 1)"""
         return np.zeros((tile.truth.size, 1), tile.dtype)
+
+    def truth_above(self, tile: Tile) -> np.ndarray:
+        """(cell, 1)"""
+        return np.zeros((tile.truth.size, 1), bool)
 
 
 TRUTH = Truth()
@@ -244,7 +252,8 @@ class Tile:
     def cut(self, thresholds: Divider) -> Cut:
         """The members divided by thresholds; found once for thresholds that are equal."""
         if thresholds not in self._cuts:
-            self._cuts[thresholds] = Cut(self, thresholds.deviations(self))
+            values, above = thresholds.deviations(self), thresholds.truth_above(self)
+            self._cuts[thresholds] = Cut(self, values, above)
         return self._cuts[thresholds]
 
     def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
@@ -284,27 +293,6 @@ class Tile:
         references = {name: values[cells] for name, values in self.references.items()}
         sums = sort_blocks(padded, size)
         return Tile(padded, sums, size, self.truth[cells], source, structure, references)
-
-
-def less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:
-    """Values less the truth as members are: rounded to the precision of the members before and
-    after, so that a value equal to a member stays equal.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        (cell, n) or (n,)
-    tile : Tile
-        With the truth.
-
-    Returns
-    -------
-    numpy.ndarray
-        (cell, n), in the precision of the members.
-    """
-    less = np.empty((tile.truth.size, values.shape[-1]), tile.dtype)
-    subtract(values.astype(tile.dtype, copy=False), tile.truth[:, None], less)
-    return less
 
 
 def rank_weights(size: int) -> np.ndarray:

@@ -122,7 +122,7 @@ class Above(_OneSided):
         excess, count = cut.excess, tile.size - cut.not_above
         total = excess + count * cut.values
         difference = 2 * (cut.ranked_excess - cut.not_above * excess)
-        return Within(cut.values < 0, count, 2 * tile.origin.excess - total, difference)
+        return Within(cut.truth_above, count, 2 * tile.origin.excess - total, difference)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Below(_OneSided):
         shortfall, count = cut.shortfall, cut.not_above
         total = count * cut.values - shortfall
         difference = -2 * (cut.ranked_shortfall + (tile.size - count) * shortfall)
-        return Within(cut.values >= 0, count, 2 * tile.origin.shortfall + total, difference)
+        return Within(~cut.truth_above, count, 2 * tile.origin.shortfall + total, difference)
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Between:
         ranked = low.ranked_excess - high.ranked_excess - width * high.not_above * beyond
         ranked += (tile.size - 2 * low.not_above - count) * over_low
         total = over_low + count * low.values
-        truth = (low.values < 0) & (high.values >= 0)
+        truth = low.truth_above & ~high.truth_above
         return Within(truth, count, 2 * positive - total, 2 * ranked)
 
 

@@ -76,3 +76,11 @@ def test_other_types_are_refused(dtype):
         count_not_above(np.zeros((1, 3), dtype), np.zeros((1, 1), dtype), 3)
     with pytest.raises(TypeError, match="rows of float64 cannot be searched for float32"):
         count_not_above(np.zeros((1, 3)), np.zeros((1, 1), np.float32), 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "entries"), [((2, 3), 2, 4), ((2, 3), 3, 3), ((2, 0), 2, 0), ((2, 3), 2, 0)]
+)
+def test_what_lies_outside_is_not_read(shape, rows, entries):
+    with pytest.raises(ValueError, match=f"{entries} entries of rows"):
+        count_not_above(np.zeros(shape), np.zeros((rows, 1)), entries)

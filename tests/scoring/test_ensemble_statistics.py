@@ -17,7 +17,7 @@ from scoring.quantiles import (
 )
 from scoring.rank import Outlier, RankHistogram
 from scoring.score import SPREAD_SKILL, SPREAD_SKILL_UNBIASED, rank_histogram, reliability_index
-from scoring.statistic import evaluate, evaluate_arrays
+from scoring.statistic import OMIT, evaluate, evaluate_arrays
 from scoring.sums import Sums
 
 
@@ -127,6 +127,19 @@ def test_ensemble_quantiles_are_labelled_and_do_not_need_a_truth():
     assert quantiles.dims == ("t", "x", "quantile")
     expected = np.quantile(values.astype(float), (0.1, 0.5, 0.9), axis=1, method="weibull")
     np.testing.assert_allclose(quantiles.transpose("quantile", "t", "x"), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("gap", [np.nan, np.inf])
+def test_ensemble_quantiles_without_a_member_are_those_of_the_others(gap):
+    values = np.random.default_rng(7).normal(54_000, 60, (12, 4)).astype(np.float32)
+    values[0, 0], values[3, 1], values[:, 2] = gap, gap, gap
+    forecast = xr.DataArray(values, dims=("number", "x"))
+    found = ensemble_quantiles(forecast, (0.2, 0.5), missing=OMIT)
+    for cell in (0, 1, 3):
+        present = values[np.isfinite(values[:, cell]), cell].astype(float)
+        expected = np.quantile(present, (0.2, 0.5), method="weibull")
+        np.testing.assert_allclose(found[cell], expected, rtol=1e-7)
+    assert np.isnan(found[2]).all()
 
 
 @pytest.mark.parametrize("levels", [(), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5), (0.9, 0.1)])

@@ -69,6 +69,13 @@ def test_thresholds_may_be_those_of_a_climatology():
     np.testing.assert_array_equal(table.isel(x=known), plain.isel(threshold=0, x=known))
 
 
+def test_any_number_of_members_and_steps_finds_its_step():
+    members = 50_000
+    forecast = xr.DataArray(np.arange(members) < 0.05 * members, dims="number").astype(np.float32)
+    found = JointDistribution(Constants((-0.5, 0.5)), members)(1 - forecast, xr.DataArray(1.0))
+    assert found.isel(event=1).argmax("probability").values.tolist() == [members, 47_500]
+
+
 def test_probabilities_go_to_the_nearest_step():
     forecast = xr.DataArray(np.arange(7.0)[:, None], dims=("number", "x"))
     truth = xr.DataArray([9.0], dims="x")

@@ -105,6 +105,20 @@ def test_index_is_one_beyond_the_climate_and_zero_for_its_own_draws(statistic):
     np.testing.assert_allclose(value(statistic, drawn, climate), 0, atol=2e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("statistic", [EXACT_INDEX, DISCRETE_INDEX])
+def test_index_has_no_unit_also_where_quantiles_are_equal(statistic, unit):
+    forecast, climate = case(20)
+    climate[:, -3:] = climate[:, -3, None]  # as of a climatology of few values
+    climate[:, :2] = climate[:, 1, None]
+    expected = value(statistic, forecast, climate)
+    found = value(statistic, unit * forecast, unit * climate)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    beyond = value(statistic, climate.max(axis=1) + unit * np.ones_like(forecast), climate)
+    np.testing.assert_allclose(beyond, 1, atol=1e-12)
+    np.testing.assert_allclose(value(statistic, 0 * forecast + unit, 0 * climate), 1, atol=1e-12)
+
+
 @pytest.mark.parametrize(("level", "tail"), [(0.9, 0.99), (0.1, 0.01)])
 @pytest.mark.parametrize("members", [1, 2, 51])
 def test_shift_of_tails_is_that_of_earthkit(level, tail, members):

@@ -12,6 +12,7 @@ from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
 from scoring.statistic import OMIT, evaluate_arrays
 from scoring.thresholds import Constants, Reference
 from scoring.tile import Structure
+from scoring.weighted import Above, OutcomeWeightedCRPS
 
 EDGES = (-1.0, 0.0, 0.5, 2.0, 40.0)
 EVENTS = Constants(EDGES)
@@ -136,3 +137,25 @@ def test_true_counts_are_used_where_members_are_missing():
             column = gaps[~np.isnan(gaps[:, cell]), cell][:, None]
             expected = value(statistic, column, truth[cell, None])[0]
             np.testing.assert_allclose(found[cell], expected, atol=1e-13)
+
+
+def test_a_truth_in_double_precision_that_equals_a_threshold_is_no_event():
+    """Also where single precision rounds the threshold down, as that of 0.7, or up."""
+    tenths = np.arange(1, 301) / 10
+    truth, above = xr.DataArray(tenths, dims="x"), xr.DataArray(np.nextafter(tenths, 99), dims="x")
+    members = xr.DataArray(np.array([tenths, tenths - 0.2, tenths + 0.2]), dims=("number", "x"))
+    thresholds = Reference("tenths", (0.5,))
+    fields = {"tenths": truth.expand_dims(quantile=[0.5])}
+    for observed in (truth, above):
+        scores = [
+            BrierScore(thresholds, STANDARD)(forecast, observed, references=fields)
+            for forecast in (members, members.astype(np.float32))
+        ]
+        np.testing.assert_allclose(*scores, atol=1e-15)
+        expected = np.square(1 / 3 - float(observed is above))
+        np.testing.assert_allclose(scores[0].squeeze(), expected, atol=1e-15)
+    constant = BrierScore(Constants((0.7,)), STANDARD)
+    single = xr.DataArray(np.array([0.7, 0.5, 0.9], np.float32), dims="number")
+    assert float(constant(single, xr.DataArray(0.7)).squeeze()) == pytest.approx(1 / 9)
+    weighted = OutcomeWeightedCRPS(Above(Constants((0.7,))), STANDARD)
+    assert float(weighted(single, xr.DataArray(0.7)).squeeze()) == 0
