@@ -188,12 +188,14 @@ def _quantiles(ascending: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
     """Hazen's quantiles, (lead_time, *cells, level), of equally probable values in their order;
     numpy.quantile gives the same and takes ten times as long."""
     number = ascending.shape[1]
-    position = np.clip(np.array(levels) * number - 0.5, 0, number - 1)
+    # Rounded, so that a quantile that is one of the values is that value to the last digit.
+    position = np.clip(np.round(np.array(levels) * number - 0.5, 9), 0, number - 1)
     below = position.astype(int)
     share = (position - below).astype(ascending.dtype).reshape(-1, *[1] * (ascending.ndim - 2))
     low = ascending.take(below, axis=1)
-    step = ascending.take(below + 1, axis=1, mode="clip") - low
-    return np.moveaxis(low + share * step, 1, -1)
+    found = low + share * (ascending.take(below + 1, axis=1, mode="clip") - low)
+    missing = np.isnan(ascending[:, -1:])  # they come last in order
+    return np.moveaxis(np.where(missing, np.nan, found), 1, -1)
 
 
 def _events(ensemble: Ensemble) -> tuple[Score, ...]:

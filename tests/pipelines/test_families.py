@@ -273,6 +273,19 @@ def test_climate_quantiles_are_those_of_numpy(seasonal):
         np.testing.assert_allclose(quantiles, np.moveaxis(expected, 0, -1), rtol=1e-6)
 
 
+def test_climate_quantiles_that_are_values_equal_them_and_gaps_stay():
+    ascending = np.sort(np.random.default_rng(1).normal(280, 9, (1, 50, 900)).astype(np.float32), 1)
+    levels = Additions.of(("extremes",), Ensemble(20, 20, "climatology", GRID))
+    ascending[0, 7, 3] = np.nan
+    for reference, quantiles in levels.references(ascending).items():
+        position = np.round(np.array(reference.levels) * 50 - 0.5, 6)
+        for place, at in enumerate(position):
+            if at == np.floor(at) and 0 <= at < 50:
+                expected = np.where(np.arange(900) == 3, np.nan, ascending[0, int(at)])
+                np.testing.assert_array_equal(quantiles[0, :, place], expected)
+        assert np.isnan(quantiles[0, 3]).all()
+
+
 def test_whole_fields_come_as_many_leads_at_a_time_as_fit(verified):
     pair = open_verification(verified.forecast, verified.truth)
     name = pair.channels[0]
