@@ -118,7 +118,7 @@ class Mask:
         return isinstance(other, Mask) and np.array_equal(self.values, other.values)
 
     def __hash__(self) -> int:
-        return hash(np.asarray(self.values, float).tobytes())
+        return hash((np.asarray(self.values, float) + 0.0).tobytes())  # -0.0 equals 0.0
 
     def mask(self, grid: Grid | RegularGrid) -> np.ndarray:
         """(latitude, longitude)

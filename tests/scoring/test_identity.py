@@ -10,11 +10,11 @@ from scoring.crps import AlmostFair
 from scoring.extremes import ShiftOfTails
 from scoring.identity import key_of
 from scoring.intervals import IntervalScore, QuantileScore, WeightedIntervalScore
-from scoring.multivariate import VariogramScore
+from scoring.multivariate import EnergyScore, VariogramScore
 from scoring.probability import Exceedance
 from scoring.quantiles import IntervalHits, Quantiles
 from scoring.rank import RankHistogram
-from scoring.regions import Band, Box
+from scoring.regions import Band, Box, Mask
 from scoring.thresholds import Constants, Reference
 
 
@@ -33,10 +33,20 @@ class Wrapped:
     value: object
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Settings that are strings."""
+
+    left: str
+    right: str = ""
+
+
 def test_a_short_name_is_made_of_class_and_fields():
     assert key_of(Exceedance(Constants((1.0, 2.5)))) == "exceedance_constants_values_1.0_2.5"
     assert key_of(Pair((1, 2), (3,))) == "pair_left_1_2_right_3"
     assert key_of(Wrapped("mean")) == "wrapped_value_mean"
+    assert key_of(Wrapped("expected_error")) == "wrapped_value_expected_error"
+    assert key_of(EnergyScore(("latitude", "cell"))) == "energy_score_over_latitude_cell_fair"
 
 
 def test_a_long_name_ends_in_a_digest_of_all_of_it():
@@ -57,6 +67,16 @@ def test_a_long_name_ends_in_a_digest_of_all_of_it():
         (Wrapped(np.zeros((2, 3))), Wrapped(np.zeros((3, 2)))),
         (Wrapped(np.zeros(3)), Wrapped(np.array([0.0, 0.0, 1e-300]))),
         (Wrapped(None), Wrapped(0)),
+        (EnergyScore(("a", "b")), EnergyScore(("a_b",))),
+        (EnergyScore(("a_b", "c")), EnergyScore(("a", "b_c"))),
+        (VariogramScore(("lead_time",)), VariogramScore(("lead", "time"))),
+        (EnergyScore(("a", "b") * 40), EnergyScore(("a_b",) * 40)),
+        (EnergyScore(("a_b",)), EnergyScore(("'a_b'",))),
+        (EnergyScore(()), EnergyScore(("",))),
+        (Texts("a_right_b", "c"), Texts("a", "b_right_c")),
+        (Texts("a_right", "b"), Texts("a", "right_b")),
+        (Wrapped((Pair((1,)), 2)), Wrapped((Pair((1,), (2,)),))),
+        (Wrapped(((1, 2), (3,))), Wrapped(((1,), (2, 3)))),
     ],
 )
 def test_two_settings_never_share_a_name(one, other):
@@ -114,3 +134,20 @@ def test_thresholds_are_a_tuple():
 def test_an_array_is_named_by_its_values_whatever_their_type():
     values = np.arange(6).reshape(2, 3)
     assert key_of(values) == key_of(values.astype(np.float32)) != key_of(values + 1)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda zero: Constants((zero, 1.0)),
+        lambda zero: Band(zero, 90),
+        lambda zero: Wrapped(zero),
+        lambda zero: Wrapped((np.float32(zero),)),
+        lambda zero: Mask(np.array([[zero, 1.0]])),
+    ],
+)
+def test_the_sign_of_zero_is_no_part_of_a_name(made):
+    one, other = made(0.0), made(-0.0)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert key_of(one) == key_of(other)
