@@ -18,6 +18,7 @@ from pipelines.report.sections import Findings
 from pipelines.summary import summary_text
 from pipelines.verification import Verification
 from scoring import score as known
+from scoring.labels import apart, plain
 from scoring.rank import RankHistogram
 from scoring.sample import paired
 from scoring.score import Score
@@ -104,7 +105,8 @@ def scores_from(
         if score.name in scores:
             scores[score.name].attrs["estimator"] += members.estimator
     weight = sums.weights[known.BIAS.statistics[0].key]
-    dataset = xr.merge([scores], join="outer", compat="override")
+    variables = apart(scores, lambda dim, _: dim in _DIMENSIONS)
+    dataset = xr.merge([variables], join="outer", compat="override")
     present = set(dataset.forecast.values.tolist())
     order = {
         "forecast": [name for name in FORECASTS if name in present],
@@ -210,9 +212,10 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     cases = scores.cases.to_series().rename("cases")
     frames = []
     for name, array in scores.data_vars.items():
-        if name == "cases" or _CURVES.intersection(array.dims):
+        own = plain(array.reset_coords(drop=True))
+        if name == "cases" or _CURVES.intersection(own.dims):
             continue
-        frame = _values(str(name), array)
+        frame = _values(str(name), own)
         if frame.empty:
             continue
         frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
@@ -240,9 +243,8 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
 
 def _values(name: str, array: xr.DataArray) -> pd.DataFrame:
     """The values there are, one in a row; labels of its own go into the name of the score."""
-    plain = array.reset_coords(drop=True)
-    own = [dim for dim in plain.dims if dim not in _DIMENSIONS]
-    series = plain.transpose(*own, *_DIMENSIONS).rename("value").to_series().dropna()
+    own = [dim for dim in array.dims if dim not in _DIMENSIONS]
+    series = array.transpose(*own, *_DIMENSIONS).rename("value").to_series().dropna()
     frame = series.reset_index()
     labels = zip(*(frame.pop(dim) for dim in own), strict=True) if own else [()] * len(frame)
     words = ["".join(map("_{:.4g}".format, label)) for label in labels]

@@ -1,12 +1,13 @@
-"""Text labels in stores of zarr v3."""
+"""Labels in stores of zarr v3: as text, and of axes that share a name but not their values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from data.consolidated import consolidate
@@ -15,6 +16,8 @@ from data.errors import StoreError
 PROGRAM = "myriadcast"
 # The CF attribute `source` of every store, by which what we wrote is told from what others did.
 SOURCE = f"{PROGRAM} {version(PROGRAM)}"
+# The attribute of an axis that `apart` has renamed: its own name.
+_AXIS = "axis_name"
 
 
 def encode(dataset: xr.Dataset) -> xr.Dataset:
@@ -87,3 +90,57 @@ def decode(dataset: xr.Dataset) -> xr.Dataset:
         words = np.array([texts[code] for code in codes.ravel().tolist()], dtype=str)
         decoded[name] = (coordinate.dims, words.reshape(codes.shape), attributes)
     return dataset.assign_coords(decoded)
+
+
+def apart(
+    arrays: Mapping[str, xr.DataArray], joined: Callable[[str, Sequence[pd.Index]], bool]
+) -> dict[str, xr.DataArray]:
+    """The arrays as variables of one dataset, in which none has labels of another.
+
+    An axis of the same name but with other labels is called `name_2`, `name_3`, ..., and has its
+    own name as an attribute.
+
+    Parameters
+    ----------
+    arrays : mapping of str to xarray.DataArray
+        By name; the first array with an axis keeps the plain name of it.
+    joined : callable
+        Whether an axis, by its name and all the sets of labels that it has, is to be left alone.
+    """
+    known: dict[str, list[pd.Index]] = {}
+    for array in arrays.values():
+        for dim, index in array.indexes.items():
+            different = known.setdefault(str(dim), [])
+            if not any(_alike(index, other) for other in different):
+                different.append(index)
+    own = {dim: found for dim, found in known.items() if not joined(dim, found)}
+    return {name: _with_own_axes(array, own) for name, array in arrays.items()}
+
+
+def plain(array: xr.DataArray) -> xr.DataArray:
+    """One of the variables with the plain names of its axes; the inverse of `apart`."""
+    names = {
+        str(name): str(axis.attrs[_AXIS])
+        for name, axis in array.coords.items()
+        if _AXIS in axis.attrs
+    }
+    array = array.rename(names)
+    for name in names.values():
+        del array.coords[name].attrs[_AXIS]
+    return array
+
+
+def _alike(one: pd.Index, two: pd.Index) -> bool:
+    return one.dtype == two.dtype and one.equals(two)
+
+
+def _with_own_axes(array: xr.DataArray, known: Mapping[str, Sequence[pd.Index]]) -> xr.DataArray:
+    names = {}
+    for dim, different in known.items():
+        if dim in array.indexes:
+            place = [_alike(array.indexes[dim], index) for index in different].index(True)
+            names |= {dim: f"{dim}_{place + 1}"} if place else {}
+    array = array.rename(names)
+    for dim, name in names.items():
+        array.coords[name].attrs[_AXIS] = dim
+    return array

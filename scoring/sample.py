@@ -164,14 +164,14 @@ def paired(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
         summed, or sums do not keep `init_time`.
     """
     common_settings(sums)
-    needed = [_needed(score, one).to_dataset() for score, one in zip(scores, sums, strict=True)]
-    for dim in needed[0].dims:
-        indexes = [dataset.indexes[dim] for dataset in needed if dim in dataset.indexes]
+    needed = [_needed(score, one) for score, one in zip(scores, sums, strict=True)]
+    first = [next(iter(one.weights.values())) for one in needed]
+    for dim in first[0].dims:
+        indexes = [weight.indexes[dim] for weight in first if dim in weight.indexes]
         if indexes and not reduce(pd.Index.intersection, indexes).size:
             found = " and ".join(_ends(index) for index in indexes)
             raise InputError(f"no {dim} is common to both: found {found}")
-    aligned = xr.align(*needed, join="inner")
-    parts = [Sums.from_dataset(dataset.sortby(INIT_TIME)) for dataset in aligned]
+    parts = _aligned(needed)
     present = _present(parts, None)
     return tuple(
         replace(
@@ -181,6 +181,20 @@ def paired(scores: Sequence[Score], sums: Sequence[Sums]) -> tuple[Sums, ...]:
         )
         for part in parts
     )
+
+
+def _aligned(sums: Sequence[Sums]) -> list[Sums]:
+    """The sums at the labels that all of their statistics have, init times in their order."""
+    arrays = [array for one in sums for array in (*one.totals.values(), *one.weights.values())]
+    found = (array.sortby(INIT_TIME) for array in xr.align(*arrays, join="inner"))
+    return [
+        replace(
+            one,
+            totals={key: next(found) for key in one.totals},
+            weights={key: next(found) for key in one.weights},
+        )
+        for one in sums
+    ]
 
 
 def _of(

@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
-from scoring.labels import SOURCE, load, save
+from scoring.labels import SOURCE, apart, load, plain, save
 
 _WEIGHT = "__weight"
 _SOURCE = "source"
@@ -134,9 +134,14 @@ class Sums:
 
     def to_dataset(self) -> xr.Dataset:
         """One variable per statistic, and its weights with ``__weight`` after the key; settings are
-        attributes."""
+        attributes.
+
+        Statistics share an axis if one of them has all its labels, and are NaN at those that they
+        have not; else an axis with other labels is called `name_2`, `name_3`, ...
+        """
         weights = {f"{key}{_WEIGHT}": weight for key, weight in self.weights.items()}
-        merged = xr.merge([{**self.totals, **weights}], join="outer", compat="override")
+        variables = apart({**self.totals, **weights}, _nested)
+        merged = xr.merge([_padded(variables)], join="exact", compat="override")
         return merged.assign_attrs(self.settings)
 
     @classmethod
@@ -152,8 +157,11 @@ class Sums:
         bare = [key for key in keys if f"{key}{_WEIGHT}" not in dataset]
         if bare or not keys:
             raise StoreError(f"these are no sums: no weights for {', '.join(bare) or 'anything'}")
-        weights = {key: dataset[f"{key}{_WEIGHT}"].fillna(0.0).rename(key) for key in keys}
-        totals = {key: dataset[key].where(weights[key] > 0, 0.0) for key in keys}
+        totals, weights = {}, {}
+        for key in keys:
+            weight = _own(plain(dataset[f"{key}{_WEIGHT}"])).rename(key)
+            total = plain(dataset[key]).sel({dim: weight[dim] for dim in weight.indexes})
+            totals[key], weights[key] = total.where(weight > 0, 0.0), weight
         return cls(totals, weights, _texts(dataset.attrs))
 
     def save(self, path: Path) -> None:
@@ -312,6 +320,35 @@ def _added(arrays: Sequence[xr.DataArray]) -> xr.DataArray:
         places = [index.get_indexer(array.indexes[dim]) for dim, index in indexes.items()]
         values[np.ix_(*places)] += array.transpose(*first.dims).values
     return xr.DataArray(values, indexes, first.dims)
+
+
+def _nested(_: str, indexes: Sequence[pd.Index]) -> bool:
+    """Whether one of the axes has the labels of every other, in its order."""
+    longest = max(indexes, key=len)
+    return all(longest[longest.isin(index)].equals(index) for index in indexes)
+
+
+def _padded(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """The arrays at all labels of the longest of the axes that share a name, NaN where new."""
+    longest: dict[str, pd.Index] = {}
+    for dim, index in (item for array in arrays.values() for item in array.indexes.items()):
+        if len(index) > len(longest.get(str(dim), ())):
+            longest[str(dim)] = index
+    return {
+        name: array.reindex(
+            {dim: longest[dim] for dim, size in array.sizes.items() if size < len(longest[dim])}
+        )
+        for name, array in arrays.items()
+    }
+
+
+def _own(weight: xr.DataArray) -> xr.DataArray:
+    """The weights at the labels of a statistic; at those of others they are NaN."""
+    there = weight.notnull().values
+    for dim in weight.indexes:
+        others = tuple(axis for axis, name in enumerate(weight.dims) if name != dim)
+        weight = weight.isel({dim: np.flatnonzero(there.any(axis=others))})
+    return weight.fillna(0.0)
 
 
 def _union(indexes: Sequence[pd.Index]) -> pd.Index:

@@ -11,6 +11,7 @@ from pipelines.report.figures import Line, event_panel, label_panel
 from pipelines.report.sections import Findings, Panel, Section, chosen_leads, lead_labels
 from pipelines.report.summary import table_of
 from pipelines.report.table import Column, Table
+from scoring.labels import plain
 
 _UPPER, _LOWER = {"climate_quantile": 0.9}, {"climate_quantile": 0.1}
 _EVENTS = {0.1: "early", 0.5: "middle", 0.9: "late"}
@@ -285,7 +286,7 @@ def _values(findings: Findings, score: str, labels: Mapping[str, object]) -> np.
     """A score of the ensemble at some labels; None where it was not asked for, or has no value."""
     if score not in findings.scores:
         return None
-    values = findings.scores[score].sel({"forecast": "ensemble", **labels}).values
+    values = plain(findings.scores[score]).sel({"forecast": "ensemble", **labels}).values
     return values if np.isfinite(values).any() else None
 
 

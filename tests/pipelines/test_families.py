@@ -21,8 +21,10 @@ from pipelines.score_table import ScoreResult
 from pipelines.verification import open_verification
 from scoring import Band, EnergyScore, Gain, Mask, WeightedIntervalScore, evaluate
 from scoring.gaussian import GaussianCRPS
+from scoring.labels import plain
 from scoring.spectra import Spectrum, angular_spectra
 from scoring.statistic import OMIT
+from scoring.sums import Sums
 from tests.pipelines.test_labels import contents
 
 GRID = Grid("legendre-gauss", 8, 16)
@@ -124,6 +126,27 @@ def test_spectra_are_those_of_regions_that_are_the_whole_globe(verified, tmp_pat
     ensemble = found.sel(forecast="ensemble").isel(lead_time=LEAD)
     assert np.isfinite(ensemble.sel(region="earth")).all()
     assert np.isnan(ensemble.sel(region=["land", "north"])).all()
+
+
+def test_a_score_has_no_labels_but_its_own(everything):
+    upper = {"climate_quantile": 0.9}
+    stored = xr.open_zarr(everything.output / "scores.zarr")
+    for scores in (everything.scores, stored):
+        assert scores.brier.climate_quantile.values.tolist() == [0.1, 0.5, 0.9]
+        for name, level in (("crps_above_90", 0.9), ("crps_below_10", 0.1)):
+            own = plain(scores[name])
+            assert own.climate_quantile.values.tolist() == [level]
+            assert own.sel(forecast="ensemble").notnull().all()
+        assert plain(scores.brier).sel(upper).dims == scores.crps.dims
+    table = pd.read_csv(everything.output / "scores.csv")
+    assert (table.score == "crps_above_90_0.9").any()
+    assert not (table.score == "crps_above_90_0.1").any()
+    loaded = Sums.load(everything.output / "sums.zarr")
+    for found, expected in (
+        (loaded.totals, everything.sums.totals), (loaded.weights, everything.sums.weights)
+    ):  # fmt: skip
+        for key in everything.sums.keys:
+            xr.testing.assert_identical(found[key].rename(None), expected[key].rename(None))
 
 
 def test_identities_hold(everything):

@@ -20,6 +20,7 @@ from pipelines.report.page import read_findings, write_report
 from pipelines.report.sections import Findings, chosen_leads
 from pipelines.score import ScoreSettings, score
 from pipelines.summary import summary_text
+from scoring.labels import plain
 
 CHANNELS = ("u500", "z500", "t850")
 FORECASTS = ("ensemble", "control", "climatology", "persistence")
@@ -385,11 +386,12 @@ def test_tables_of_families_hold_the_scores(with_families, tmp_path):
     for name in with_families.channel.values:
         here = with_families.sel(forecast="ensemble", channel=name)
         here = here.isel(lead_time=chosen_leads(here.lead_time.values))
-        upper, lower = here.sel(climate_quantile=0.9), here.sel(climate_quantile=0.1)
+        upper = here.sel(climate_quantile=0.9)
+        above, below = (plain(here[name]).squeeze() for name in ("crps_above_90", "crps_below_10"))
         eight = here.sel(size=8)
         for section, columns in {
             "more-scores": (here.crps, here.crps_reliability, here.crps_potential,
-                            here.crps_gaussian, upper.crps_above_90, lower.crps_below_10,
+                            here.crps_gaussian, above, below,
                             here.wis, here.energy_score),
             "events": (upper.brier, upper.miscalibration, upper.discrimination, upper.uncertainty,
                        upper.roc_area, here.efi, here.shift_of_tails),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -5,14 +7,19 @@ import xarray as xr
 from data.errors import InputError, StoreError
 from data.grid import Grid
 from scoring.crps import CRPS
+from scoring.decomposition import MemberIntervals
+from scoring.events import JointDistribution
 from scoring.identity import key_of
+from scoring.intervals import QuantileScore
 from scoring.moments import SquaredError, Variance
 from scoring.rank import RankHistogram
 from scoring.regions import REGIONS, Band, equal_weights, region_weights, season_weights
 from scoring.sample import paired
-from scoring.score import CRPS_FAIR, RMSE
+from scoring.score import CRPS_FAIR, RMSE, rank_histogram, reliability_index
 from scoring.statistic import evaluate
 from scoring.sums import Sums, merge
+from scoring.thresholds import Constants
+from scoring.weighted import Between, ThresholdWeightedCRPS
 
 GRID = Grid("legendre-gauss", 8, 16)
 DATES = np.array(["2006-01-01", "2006-01-02", "2006-01-03"], "datetime64[ns]")
@@ -85,6 +92,59 @@ def test_sums_survive_a_save_and_load(tmp_path):
         expected = whole.mean(key, over=())
         found = loaded.mean(key, over=()).reindex_like(expected)
         xr.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+def assert_identical(left: Sums, right: Sums) -> None:
+    assert left.settings == right.settings
+    for one, two in ((left.totals, right.totals), (left.weights, right.weights)):
+        assert one.keys() == two.keys()
+        for key in one:
+            xr.testing.assert_identical(one[key].rename(key), two[key].rename(key))
+
+
+def test_axes_of_one_name_keep_their_own_labels_in_a_store(tmp_path):
+    rng = np.random.default_rng(1)
+    forecast = xr.DataArray(
+        rng.normal(size=(3, 8, 4)), {"init_time": DATES}, ("init_time", "number", "x")
+    )
+    truth = xr.DataArray(rng.normal(size=(3, 4)), {"init_time": DATES}, ("init_time", "x"))
+    several = (
+        RankHistogram(11), RankHistogram(5), JointDistribution(Constants((0.0,)), 10),
+        JointDistribution(Constants((0.0, 1.0)), 4), QuantileScore((0.1, 0.5, 0.9)),
+        QuantileScore((0.25, 0.75)), MemberIntervals(8),
+        ThresholdWeightedCRPS(Between(Constants((0.0,)), Constants((1.0,)))),
+    )  # fmt: skip
+    cells = xr.DataArray(np.ones(4), dims="x")
+    parts = [Sums.of(evaluate((one,), forecast, truth), cells, ("x",)) for one in several]
+    parts[0] = parts[0].label({"forecast": "control"})
+    parts[1] = parts[1].label({"forecast": "ensemble"}) + parts[1].label({"forecast": "control"})
+    whole = merge(parts)
+    whole.save(tmp_path / "sums.zarr")
+    loaded = Sums.load(tmp_path / "sums.zarr")
+    assert_identical(loaded, whole)
+    index = reliability_index(11)
+    xr.testing.assert_identical(index.of(loaded), index.of(whole))
+    assert rank_histogram(5).of(loaded).sizes == {"forecast": 2, "bin": 5}
+    stored = xr.open_zarr(tmp_path / "sums.zarr")
+    assert stored.sizes["forecast"] == 2  # one of them has both
+    assert {stored.sizes["bin"], stored.sizes["bin_2"]} == {5, 11}
+    assert stored[RankHistogram(5).key].notnull().all()
+
+
+def test_labels_keep_their_order_in_a_store(tmp_path):
+    whole = merge(parts())
+    backwards = {
+        key: total.isel(channel=slice(None, None, -1)) for key, total in whole.totals.items()
+    }
+    weights = {key: whole.weights[key].sel(channel=["z500", "t850"]) for key in whole.keys}
+    sums = Sums(backwards, weights, whole.settings)
+    sums = replace(
+        sums,
+        totals=sums.totals | {"variance": sums.totals["variance"].sel(channel=["t850"])},
+        weights=sums.weights | {"variance": sums.weights["variance"].sel(channel=["t850"])},
+    )
+    sums.save(tmp_path / "sums.zarr")
+    assert_identical(Sums.load(tmp_path / "sums.zarr"), sums)
 
 
 def test_missing_sums_are_an_error(tmp_path):
