@@ -8,7 +8,7 @@ as what missing members do, is kept beside them: sums of different settings do n
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -23,6 +23,7 @@ from scoring.labels import SOURCE, apart, load, plain, save
 
 _WEIGHT = "__weight"
 _SOURCE = "source"
+_OF_SPACING = 0.01  # by how much coordinates of the same cells may differ
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Sums:
     ) -> Sums:
         """Sum each variable of `values` times `weights` over the dimensions `over`.
 
-        A sample of weight 0 has no say, even where its value is NaN; any other NaN makes the sum
-        NaN. A mask is a weight, and a region is a weight with a `region` dimension.
+        A sample of weight 0 has no say, even where its value is NaN or infinite; any other NaN
+        makes the sum NaN. A mask is a weight, and a region is a weight with a `region` dimension.
 
         Parameters
         ----------
@@ -68,6 +69,11 @@ class Sums:
             Dimensions to sum over.
         settings : mapping of str to str, optional
             More of them, such as which mask the weights hold.
+
+        Raises
+        ------
+        InputError
+            If both have coordinates of a dimension that differ by more than 1 % of their spacing.
         """
         totals, sums = {}, {}
         for key, value in values.items():
@@ -183,7 +189,8 @@ class Sums:
 def weighted_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sums of values times weights over cells.
 
-    A cell of weight 0 has no say, even where its value is NaN; any other NaN makes the sum NaN.
+    A cell of weight 0 has no say, even where its value is NaN or infinite; any other NaN makes the
+    sum NaN.
 
     Parameters
     ----------
@@ -198,15 +205,8 @@ def weighted_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         (region, sample, label), float64.
     """
     if values.shape[-1] == 1:
-        total = (values[..., 0] @ weights.T).T[..., None]
-    else:
-        total = np.moveaxis(weights @ values, 1, 0)
-    if not np.isnan(total).any():
-        return total
-    missing = np.isnan(values)
-    total = np.moveaxis(weights @ np.where(missing, 0.0, values), 1, 0)
-    touched = np.moveaxis((weights > 0).astype(float) @ missing.astype(float), 1, 0)
-    return np.where(touched > 0, np.nan, total)
+        return _of_finite(values, lambda some: (some[..., 0] @ weights.T).T[..., None])
+    return _of_finite(values, lambda some: np.moveaxis(weights @ some, 1, 0))
 
 
 def merge(parts: Sequence[Sums]) -> Sums:
@@ -282,7 +282,7 @@ def _weighted(
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Sum of value times weight and sum of weight over `over`, with the same dimensions."""
     for dim in value.indexes.keys() & weights.indexes.keys():
-        if not value.indexes[dim].equals(weights.indexes[dim]):
+        if not _near(value.indexes[dim], weights.indexes[dim]):
             raise InputError(f"values and weights have different coordinates along {dim}")
     own = [dim for dim in value.dims if dim not in over]
     new = [dim for dim in weights.dims if dim not in over and dim not in own]
@@ -294,10 +294,7 @@ def _weighted(
         pattern = f"{words[0]},{words[1]}->{words[2]}"
         return np.einsum(pattern, samples, weights.values, optimize=True)
 
-    missing = np.isnan(value.values)
-    total = contracted(np.where(missing, 0.0, value.values) if missing.any() else value.values)
-    if missing.any():
-        total = np.where(contracted(missing.astype(float)) > 0, np.nan, total)
+    total = _of_finite(value.values, contracted)
     repeated = np.prod([value.sizes[dim] for dim in over if dim not in weights.dims])
     kept = weights.sum([dim for dim in over if dim in weights.dims]) * repeated
     kept = kept.transpose(*(dim for dim in dims if dim in kept.dims))
@@ -306,6 +303,32 @@ def _weighted(
     known = _indexes(value, weights)
     coordinates = {dim: known[dim] for dim in dims if dim in known}
     return xr.DataArray(total, coordinates, dims), xr.DataArray(weight, coordinates, dims)
+
+
+def _of_finite(values: np.ndarray, contracted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `contracted` makes of values, their sums with weights; one that is not finite has a say
+    only where it has weight."""
+    with np.errstate(invalid="ignore"):  # 0 times infinite, which is done again
+        total = contracted(values)
+    if np.isfinite(total).all():
+        return total
+    total = contracted(np.where(np.isfinite(values), values, 0.0))
+    with np.errstate(invalid="ignore"):  # both infinities together are NaN
+        for kind, there in (
+            (np.nan, np.isnan(values)), (np.inf, values == np.inf), (-np.inf, values == -np.inf)
+        ):  # fmt: skip
+            if there.any():
+                total = total + np.where(contracted(there.astype(float)) > 0, kind, 0.0)
+    return total
+
+
+def _near(one: pd.Index, two: pd.Index) -> bool:
+    """Whether coordinates are the same, but for rounding where they are numbers."""
+    numbers = all(pd.api.types.is_float_dtype(index.dtype) for index in (one, two))
+    if one.equals(two) or not numbers or one.size != two.size:
+        return one.equals(two)
+    spacing = abs(one[-1] - one[0]) / max(1, one.size - 1)
+    return np.allclose(one, two, rtol=0, atol=_OF_SPACING * spacing)
 
 
 def _added(arrays: Sequence[xr.DataArray]) -> xr.DataArray:

@@ -17,7 +17,7 @@ from scoring.regions import REGIONS, Band, equal_weights, region_weights, season
 from scoring.sample import paired
 from scoring.score import CRPS_FAIR, RMSE, rank_histogram, reliability_index
 from scoring.statistic import evaluate
-from scoring.sums import Sums, merge
+from scoring.sums import Sums, merge, weighted_sum
 from scoring.thresholds import Constants
 from scoring.weighted import Between, ThresholdWeightedCRPS
 
@@ -196,6 +196,37 @@ def test_a_sample_of_weight_zero_has_no_say_even_where_it_is_missing():
     assert np.isfinite(south.mean("crps_fair")).all()
     globe = Sums.of(values, region_weights(GRID, {"globe": Band(-90, 90)}), CELLS)
     assert np.isnan(globe.mean("crps_fair")).all()
+
+
+@pytest.mark.parametrize("labels", [(), (2,)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_infinite_values_count_where_they_have_weight_and_nowhere_else(bad, labels):
+    values = np.ones((3, 4, *labels))
+    values[1, 2], values[2, 2], values[2, 3] = bad, np.inf, -np.inf
+    weights = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    array = xr.DataArray(values, dims=("date", "x", *("label" for _ in labels)))
+    regions = xr.DataArray(weights, dims=("region", "x"))
+    found = Sums.of(array.to_dataset(name="error"), regions, ("x",)).totals["error"]
+    expected = np.array([[2, 2, 2], [3, 2 + bad, np.inf], [4, 3 + bad, np.nan]])
+    expected = np.broadcast_to(expected.reshape(3, 3, *(1 for _ in labels)), (3, 3, *labels))
+    np.testing.assert_array_equal(found.transpose("region", "date", ...), expected)
+    plain = weighted_sum(values.reshape(3, 4, -1), weights)
+    np.testing.assert_array_equal(plain.reshape(expected.shape), expected)
+
+
+def test_coordinates_may_differ_by_rounding_and_no_more():
+    grid = Grid("equiangular", 19, 36)
+    weights = region_weights(grid, {"globe": Band(-90, 90)})
+    rounded = np.linspace(90, -90, 19)
+    rounded[6] += 1.4e-14
+    assert (rounded != grid.latitude).any()
+    values = xr.DataArray(
+        np.ones(grid.shape), {"latitude": rounded, "longitude": grid.longitude}, CELLS
+    ).to_dataset(name="error")
+    assert Sums.of(values, weights, CELLS).mean("error").item() == pytest.approx(1.0)
+    shifted = values.assign_coords(latitude=rounded + 0.2)
+    with pytest.raises(InputError, match="different coordinates along latitude"):
+        Sums.of(shifted, weights, CELLS)
 
 
 def test_no_weight_is_no_value():
