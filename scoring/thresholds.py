@@ -15,6 +15,8 @@ from scoring.identity import make_floats
 from scoring.sorting import subtract
 from scoring.tile import Tile
 
+_SAME_LEVEL = 1e-7  # levels of a stored climatology may be float32
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -22,7 +24,7 @@ class Reference:
 
     The name is what identifies the field: give another climatology another name. The field itself
     is an argument of `evaluate`, ``references={name: field}``, with a `quantile` dimension that
-    has these levels. It is compared in the precision of the members.
+    has these levels, to 1e-7. It is compared in the precision of the members.
 
     Parameters
     ----------
@@ -81,11 +83,13 @@ class Reference:
         given = fields[self.name]
         if "quantile" not in given.dims:
             raise InputError(f"reference {self.name!r} has no dimension quantile: {given.dims}")
-        near = np.isclose(given["quantile"].values, np.array(self.levels)[:, None], atol=1e-9)
-        if not near.any(axis=1).all():
-            missing = np.array(self.levels)[~near.any(axis=1)].tolist()
+        levels = np.array(self.levels)
+        apart = np.abs(given["quantile"].values - levels[:, None])
+        there = (apart <= _SAME_LEVEL).any(axis=1)
+        if not there.all():
+            missing = levels[~there].tolist()
             raise InputError(f"reference {self.name!r} has no quantiles at {missing}")
-        chosen = given.isel(quantile=near.argmax(axis=1)).drop_vars("quantile")
+        chosen = given.isel(quantile=apart.argmin(axis=1)).drop_vars("quantile")
         return matched(chosen, cells, f"reference {self.name!r}", ("quantile",)).values
 
 
