@@ -32,7 +32,7 @@ def pieces(
     cuts: list[list[tuple[str, slice]]] = []
     for dim, size in sizes.items():
         inner //= max(size, 1)
-        chunk = max(forecast.variable.chunksizes.get(dim, (1,)))
+        chunk = max(1, *forecast.variable.chunksizes.get(dim, (1,)))
         affordable = max(1, most // max(inner, 1))
         width = min(size, affordable // chunk * chunk or affordable)
         starts = range(0, max(size, 1), max(width, 1))

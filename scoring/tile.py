@@ -340,7 +340,7 @@ def tiles(
     width = padded_size(size)
     cells = max(1, tile_values // width)
     rows = max(1, min(outer, cells // max(inner, 1)))
-    columns = min(inner, cells)
+    columns = max(1, min(inner, cells))
     buffer = np.empty((rows * columns, width), dtype)
     corners = product(range(0, outer, rows), range(0, inner, columns))
     for start, left in islice(corners, share, None, shares):
