@@ -134,8 +134,8 @@ def closest_member(
     -------
     xarray.DataArray
         Dimensions of `forecast` less `member_dim`, then `member_dim` or `by`, float64; NaN where
-        a member or the truth is missing. The coordinate `expected` holds the null value of each,
-        1 / M or the group's share of the members.
+        a member or the truth is missing or infinite. The coordinate `expected` holds the null
+        value of each, 1 / M or the group's share of the members.
 
     Raises
     ------
@@ -148,10 +148,11 @@ def closest_member(
     cells = forecast.isel({member_dim: 0}, drop=True)
     members = forecast.transpose(..., member_dim)
     target = matched(truth, cells)
-    distance = np.abs(members.values.astype(float) - target.values[..., None])
-    closest = distance == distance.min(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # a missing distance is closest to nothing
-        share = closest / closest.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(members.values.astype(float) - target.values[..., None])
+        distance[~np.isfinite(distance).all(axis=-1)] = np.nan
+        closest = distance == distance.min(axis=-1, keepdims=True)
+        share = closest / closest.sum(axis=-1, keepdims=True)  # what is missing is not the closest
     size, name = members.sizes[member_dim], by or member_dim
     if by is None:
         label = members[member_dim].values if member_dim in members.coords else np.arange(size)

@@ -150,5 +150,9 @@ def test_closest_member_is_missing_where_one_is():
     found = closest_member(forecast, truth, by="checkpoint")
     assert np.isnan(found[[3, 5]]).all()
     assert np.isnan(found).sum() == 6
+    forecast[2, 4], forecast[1, 6], truth[6], truth[7] = np.inf, -np.inf, -np.inf, np.inf
+    found = closest_member(forecast, truth)
+    assert np.isnan(found[3:8]).all()
+    assert np.isnan(found).sum() == 30
     with pytest.raises(InputError, match="no coordinate 'model' along number"):
         closest_member(forecast, truth, by="model")
