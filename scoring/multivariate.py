@@ -62,7 +62,7 @@ class EnergyScore:
         member_dim: str = "number",
         weights: xr.DataArray | None = None,
     ) -> xr.DataArray:
-        """The score of each sample, float64; NaN where anything is missing.
+        """The score of each sample, float64; NaN where anything is missing or infinite.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class VariogramScore:
         member_dim: str = "number",
         weights: xr.DataArray | None = None,
     ) -> xr.DataArray:
-        """The score of each sample, float64; NaN where anything is missing.
+        """The score of each sample, float64; NaN where anything is missing or infinite.
 
         Parameters
         ----------
@@ -238,10 +238,12 @@ class _Vectors:
         cells = forecast.isel({member_dim: 0}, drop=True)
         samples = tuple(str(dim) for dim in cells.dims if dim not in over)
         target = matched(truth, cells).transpose(*samples, *over)
-        one = cells.isel(dict.fromkeys(samples, 0), drop=True).transpose(*over)
-        if weights is None:
-            weights = xr.ones_like(one, float)
-        spread = matched(weights, one).values.astype(float).ravel()
+        sizes = [cells.sizes[dim] for dim in over]
+        if 0 in sizes:
+            raise InputError(f"vectors need variables, found dimensions {over} of lengths {sizes}")
+        own = cells.coords.to_dataset().drop_dims(samples, errors="ignore").coords
+        ones = xr.DataArray(np.ones(sizes), own, over)
+        spread = matched(ones if weights is None else weights, ones).values.astype(float).ravel()
         if not (spread >= 0).all():
             raise InputError("weights of variables must not be negative or missing")
         return cls(forecast.transpose(*samples, member_dim, *over), target, spread, samples)
@@ -268,9 +270,11 @@ class _Vectors:
                     for place, at in enumerate(index)
                 )
                 target = truth[where].reshape(-1, self.weights.size).astype(np.float64)
+                target[np.isinf(target)] = np.nan
                 source = members[where]
                 source = source.reshape(len(target), self.members, *source.shape[len(shape) + 1 :])
-                found = score(_Tile(source, target, self.weights))
+                with np.errstate(invalid="ignore"):  # what is infinite has no score
+                    found = score(_Tile(source, target, self.weights))
                 values[where] = found.reshape(values[where].shape)
         return xr.DataArray(values, cells.coords, cells.dims, name)
 

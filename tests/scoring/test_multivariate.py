@@ -108,6 +108,29 @@ def test_missing_values_stay_in_their_sample(score):
     np.testing.assert_array_equal(found.where(found.notnull(), expected), expected)
 
 
+@each_score
+def test_infinite_values_are_missing(score):
+    forecast, truth = ensemble()
+    expected = score(forecast, truth)
+    forecast[1, 2, 3, 4] = -np.inf
+    forecast[1, :, :2, 3] = np.inf
+    forecast[2, 0, 0, 0] = truth[2, 0, 0] = np.inf
+    truth[0, 0, 0] = np.inf
+    found = score(forecast, truth)
+    assert np.isnan(found.values[[1, 1, 2, 0], [4, 3, 0, 0]]).all()
+    assert np.isnan(found).sum() == 4
+    np.testing.assert_array_equal(found.where(found.notnull(), expected), expected)
+
+
+@each_score
+def test_of_no_samples_there_are_no_scores(score):
+    forecast, truth = ensemble()
+    none = forecast.isel(x=slice(0, 0)), truth.isel(x=slice(0, 0))
+    assert score(*none, weights=xr.DataArray(np.ones(4), dims="channel")).shape == (3, 0)
+    with pytest.raises(InputError, match=r"vectors need variables, found dimensions .*'x'"):
+        type(score)(("channel", "x"), estimator=score.estimator)(*none)
+
+
 @pytest.mark.parametrize("score", [EnergyScore, VariogramScore])
 def test_estimators_meet_their_definition_over_sub_ensembles(score):
     """The standard score of every two members, and what SubEnsemble expects, are the same."""
