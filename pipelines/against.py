@@ -13,7 +13,8 @@ import xarray as xr
 
 from data.channel import channel
 from data.errors import InputError
-from pipelines.labels import SOURCE, open_labelled, replace_whole, write_labelled
+from pipelines.against_table import VARIABLES, Comparison
+from pipelines.labels import SOURCE, open_labelled
 from pipelines.score_table import ScoreResult
 from scoring import score as known
 from scoring.moments import SquaredTruth
@@ -28,12 +29,6 @@ RATE = 0.10
 
 _CRPS = (known.CRPS_STRATIFIED, known.CRPS_FAIR, known.CRPS_STANDARD)
 _LABELS = ("channel", "region", "lead_time")
-_COLUMNS = ("score", "estimator", "channel", "units", "region", "lead_hours")
-_VARIABLES = (
-    "this", "other", "difference", "lower", "upper", "p_value", "significant", "skill",
-    "skill_lower", "skill_upper", "standard_error", "autocorrelation", "effective_dates",
-    "dates",
-)  # fmt: skip
 _TOO_FEW = 3  # independent dates of which the difference is hardly told
 _WIDE = 3  # standard errors either way, that of 3 degrees of freedom
 
@@ -85,40 +80,6 @@ class Scored:
         return chosen.only(key for key, weight in chosen.weights.items() if (weight > 0).any())
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` made.
-
-    Attributes
-    ----------
-    differences : xarray.Dataset
-        As in against.zarr, with text labels, in memory.
-    output : pathlib.Path
-        The folder written.
-    """
-
-    differences: xr.Dataset
-    output: Path
-
-    @property
-    def written(self) -> tuple[Path, ...]:
-        """What is in the folder beside the scores."""
-        return self.output / "against.zarr", self.output / "against.csv"
-
-    def table(self, days: tuple[float, ...] = (1, 3, 5, 7, 10)) -> str:
-        """A compact table, channel by lead, of the first region, and the notes below it.
-
-        Where no lead is one of these days, all leads are shown.
-        """
-        lines = list(_rows(self.differences.isel(region=0), days))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        rows = [
-            "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
-        return "\n".join([*rows, *self.differences.attrs["notes"]])
-
-
 def find_scored(
     other: Path, score_alike: Callable[[Path, Path], ScoreResult], output: Path
 ) -> Scored:
@@ -150,9 +111,7 @@ def find_scored(
 def compare(
     result: ScoreResult, other: Scored, test: Test | None = None, level: float = 0.95
 ) -> Comparison:
-    """Paired differences of CRPS and RMSE on the init times that both have.
-
-    Writes `against.zarr` and `against.csv` beside the scores.
+    """Paired differences of CRPS and RMSE on the init times that both have; nothing is written.
 
     Parameters
     ----------
@@ -189,18 +148,7 @@ def compare(
         *_caution(differences),
     ]
     source = {"source": SOURCE, "this": this.where, "other": other.where}
-    comparison = Comparison(differences.assign_attrs(source, notes=notes), result.output)
-    table = tidy(comparison.differences)
-    write_labelled(comparison.differences, result.output / "against.zarr")
-    replace_whole(result.output / "against.csv", lambda draft: table.to_csv(draft, index=False))
-    return comparison
-
-
-def tidy(differences: xr.Dataset) -> pd.DataFrame:
-    """One row per score, channel, region and lead: labels first, then all variables."""
-    table = differences.to_dataframe().reset_index().dropna(subset="difference")
-    table["lead_hours"] = table.lead_time / np.timedelta64(1, "h")
-    return table[[*_COLUMNS, *differences.data_vars]]
+    return Comparison(differences.assign_attrs(source, notes=notes), result.output)
 
 
 def _units(scores: xr.Dataset) -> dict[str, str]:
@@ -262,7 +210,7 @@ def _difference(
     bare = {name: array.drop_attrs() for name, array in values.items()}
     found = found.rename(estimate="difference").assign(bare).transpose(*_LABELS)
     unlike = int((~alike).any([dim for dim in alike.dims if dim != INIT_TIME]).sum())
-    return found[list(_VARIABLES)].assign_attrs(false_discovery_rate=RATE, unlike=unlike)
+    return found[list(VARIABLES)].assign_attrs(false_discovery_rate=RATE, unlike=unlike)
 
 
 def _alike(this: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
@@ -352,10 +300,8 @@ def _same_truth(this: Sums, other: Sums) -> bool:
     key = SquaredTruth().key
     if not (key in this.totals and key in other.totals):
         return True
-    means = xr.align(this.mean(key, ()), other.mean(key, ()), join="inner")
-    one, two = (mean.values for mean in means)
-    both = np.isfinite(one) & np.isfinite(two)
-    return np.allclose(one[both], two[both], rtol=1e-3)
+    one, two = xr.align(this.mean(key, ()), other.mean(key, ()), join="inner")
+    return not (abs(one - two) > 1e-8 + 1e-3 * abs(two)).any()  # of NaN nothing is known
 
 
 def _labels(sums: Sums, name: str) -> pd.Index:
@@ -368,33 +314,3 @@ def _word(label: object) -> str:
     return (
         f"{label / np.timedelta64(1, 'h'):g} h" if isinstance(label, pd.Timedelta) else f"{label}"
     )
-
-
-def _rows(differences: xr.Dataset, days: tuple[float, ...]) -> Iterator[list[str]]:
-    """Header and rows of the terminal's table."""
-    lead_days = differences.lead_time.values / np.timedelta64(1, "D")
-    wanted = np.flatnonzero(np.isin(lead_days, days))
-    wanted = wanted if wanted.size else np.arange(lead_days.size)
-    head = [[name.upper(), "other", "difference", ""] for name in differences.score.values]
-    yield ["channel", "units", "lead h", *(word for words in head for word in words)]
-    for name in differences.channel.values:
-        for index in wanted:
-            cell = differences.sel(channel=name).isel(lead_time=index)
-            parts = [_cells(cell.sel(score=score)) for score in differences.score.values]
-            units = str(cell.units.item())
-            yield [str(name), units, f"{24 * lead_days[index]:g}", *parts[0], *parts[1]]
-
-
-def _cells(cell: xr.Dataset) -> list[str]:
-    """Both scores, the difference with its interval, and its mark."""
-    value = {str(name): float(array) for name, array in cell.data_vars.items()}
-    if np.isnan(value["difference"]):
-        return ["-", "-", "-", ""]
-    interval = f"[{value['lower']:.3g}, {value['upper']:.3g}]"
-    interval = "[-]" if np.isnan(value["lower"]) else interval
-    return [
-        f"{value['this']:.4g}",
-        f"{value['other']:.4g}",
-        f"{value['difference']:.3g} {interval}",
-        "*" if value["significant"] else "",
-    ]

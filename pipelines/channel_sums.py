@@ -235,6 +235,14 @@ class ChannelSums:
         return self.pair.members(first)[0, 0]
 
 
+def can_persist(pair: Verification) -> bool:
+    """Whether the control at lead 0 is stored, to be held where there are no analyses."""
+    forecast = pair.forecast
+    controlled = forecast.sizes["number"] == 1 or 0 in forecast.number.values
+    started = (forecast.lead_time.values == np.timedelta64(0)).any()
+    return bool(controlled and started and "statistics" not in forecast.coords)
+
+
 def _anomalies(forecast: np.ndarray, truth: np.ndarray) -> Values:
     """Products of anomalies, (lead_time, *cells)."""
     truth = truth.astype(np.float64)

@@ -29,6 +29,7 @@ from pipelines.options import (
 from pipelines.score_options import score_options, score_settings
 
 if TYPE_CHECKING:
+    from pipelines.against import Scored
     from pipelines.engine import Progress
     from pipelines.job import Job
     from pipelines.score_table import ScoreResult
@@ -275,7 +276,7 @@ def score(
 
     What is there is replaced, unless scores would be lost that these options leave out.
     """
-    from pipelines.against import compare, find_scored
+    from pipelines.against import find_scored
     from pipelines.score import score as score_forecast
 
     given = bool(forecast or truth or climatology or analysis)
@@ -295,21 +296,19 @@ def score(
         )
     else:
 
-        def alike(scored: Paths, target: Path) -> ScoreResult:
-            return score_forecast(scored, truth, target, climatology, analysis or None, settings)
+        def alike(scored: Paths, target: Path, against: Scored | None = None) -> ScoreResult:
+            references = climatology, analysis or None
+            return score_forecast(scored, truth, target, *references, settings, against)
 
         own = partial(alike, forecast, output)
     if against is not None and against.is_file() and against.suffix in (".yaml", ".yml"):
         against = _job(against, runs).folder
     other = None if against is None else find_scored(against, alike, output)
-    result = own()
+    result = own(against=other)
     click.echo(result.table())
-    written = result.written
-    if other is not None:
-        comparison = compare(result, other)
-        click.echo(f"\n{comparison.table()}")
-        written += comparison.written
-    say_written(written)
+    if result.comparison is not None:
+        click.echo(f"\n{result.comparison.table()}")
+    say_written(result.written)
 
 
 main.add_command(calibrate)

@@ -22,6 +22,7 @@ from pipelines.references import check_references
 # need not wait for it.
 if TYPE_CHECKING:
     from pipelines import score
+    from pipelines.against import Scored
     from pipelines.calibration import judge
     from pipelines.report import page
 
@@ -93,13 +94,20 @@ class Job:
         return validate.repair(self.plan(), found, make_cluster(self.experiment.cluster))
 
     def score(
-        self, settings: score.ScoreSettings | None = None, output: Path | None = None
+        self,
+        settings: score.ScoreSettings | None = None,
+        output: Path | None = None,
+        against: Scored | None = None,
     ) -> score.ScoreResult:
         """Score the forecasts, into the job's own folder by default; see `score.score`."""
-        return self.score_alike(self._judged(), output or self.scores, settings)
+        return self.score_alike(self._judged(), output or self.scores, settings, against)
 
     def score_alike(
-        self, forecast: Path, output: Path, settings: score.ScoreSettings | None = None
+        self,
+        forecast: Path,
+        output: Path,
+        settings: score.ScoreSettings | None = None,
+        against: Scored | None = None,
     ) -> score.ScoreResult:
         """Score any forecast as this one is scored, into a folder; see `score.score`."""
         from pipelines import score
@@ -111,6 +119,7 @@ class Job:
             self.experiment.climatology,
             self.experiment.analyses,
             settings,
+            against,
         )
 
     def calibrate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,14 @@ import xarray as xr
 
 from data.climatology import Climatology
 from data.errors import InputError, StoreError
-from pipelines.channel_sums import ChannelSums
+from pipelines import against_table
+from pipelines.against import Scored, compare
+from pipelines.channel_sums import ChannelSums, can_persist
 from pipelines.families import Additions, Ensemble
-from pipelines.labels import check_replaceable, open_labelled, replace_whole, write_labelled
+from pipelines.labels import check_replaceable, open_labelled
 from pipelines.masks import fitted
-from pipelines.members import ALL_MEMBERS, Asked, Members
-from pipelines.score_table import ScoreResult, scores_from, write_table
+from pipelines.members import ALL_MEMBERS, Asked, MemberBlocks, Members
+from pipelines.score_table import ScoreResult, scores_from
 from pipelines.sketched import Sketched
 from pipelines.tally import Tally
 from pipelines.truths import Paths, Series, Truths, open_climatology
@@ -97,6 +98,7 @@ def score(
     climatology: Path | None = None,
     analysis: Paths | None = None,
     settings: ScoreSettings | None = None,
+    against: Scored | None = None,
 ) -> ScoreResult:
     """Score a forecast and write `scores.zarr`, `sums.zarr` and `scores.csv` into a folder.
 
@@ -115,13 +117,15 @@ def score(
         if the store holds it.
     settings : ScoreSettings, optional
         How to score.
+    against : Scored, optional
+        What to compare with; adds `against.zarr` and `against.csv`, which are removed without it.
 
     Raises
     ------
     InputError, StoreError
-        If something does not fit, before any field is read and with the output untouched; or if
-        the scores that are there have channels of this forecast, or families, that were not asked
-        for: they would be lost.
+        If something does not fit, before any field is read; if the scores that are there have
+        channels of this forecast, families, references or scores that were not asked for: they
+        would be lost; or if it cannot be compared. The output is then untouched.
     """
     settings = settings or ScoreSettings()
     pair = open_verification(forecast, truth, settings.channels or None)
@@ -134,14 +138,16 @@ def score(
     weights = pair.weights(settings.regions, settings.mask)
     additions = settings.additions(pair, climate)
     _check_writable(output)
-    _check_nothing_is_lost(output / "scores.zarr", pair, settings.families)
+    if against is not None:
+        against_table.check_writable(output)
+    _check_nothing_is_lost(output / "scores.zarr", pair, (climate, analyses), settings)
     sums = _sums(pair, (climate, analyses), weights, settings, additions)
     scores = scores_from(sums, pair, weights, settings.members, additions.scores)
     scores.attrs[_FAMILIES] = list(settings.families)
     result = ScoreResult(scores, sums, output)
-    write_labelled(scores, output / "scores.zarr")
-    replace_whole(output / "sums.zarr", sums.save)
-    replace_whole(output / "scores.csv", partial(write_table, scores))
+    if against is not None:
+        result = replace(result, comparison=compare(result, against))
+    result.write()
     return result
 
 
@@ -160,7 +166,12 @@ def families_in(output: Path) -> tuple[str, ...]:
         return tuple(scores.attrs.get(_FAMILIES, ()))
 
 
-def _check_nothing_is_lost(path: Path, pair: Verification, families: Sequence[str]) -> None:
+def _check_nothing_is_lost(
+    path: Path,
+    pair: Verification,
+    compared: tuple[Climatology | None, Truths | None],
+    settings: ScoreSettings,
+) -> None:
     """Refuse to replace scores by others that leave out what could be scored again.
 
     Raises
@@ -172,13 +183,20 @@ def _check_nothing_is_lost(path: Path, pair: Verification, families: Sequence[st
         return
     with open_labelled(path) as scores:
         channels = [name for name in scores.channel.values if name in pair.forecast]
+        forecasts, whole = scores.forecast.values, "rank_histogram" in scores
+    climatology, analyses = compared
+    persists = analyses is not None or can_persist(pair)
     lost = {
         "channel": [str(name) for name in channels if name not in pair.channels],
-        "family": [name for name in families_in(path.parent) if name not in families],
+        "family": [name for name in families_in(path.parent) if name not in settings.families],
+        "climatology": ["FILE"] if "climatology" in forecasts and climatology is None else [],
+        "analysis": ["FILE"] if "persistence" in forecasts and not persists else [],
     }
     options = [f"--{option} {name}" for option, names in lost.items() for name in names]
     if len(lost["channel"]) > _NAMED:
         options = ["all channels", *options[len(lost["channel"]) :]]
+    if whole and isinstance(settings.members, MemberBlocks):
+        options.append("all members at once")
     if options:
         raise StoreError(
             f"{path}: has scores that would be lost, nothing was changed; ask for them too "

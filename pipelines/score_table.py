@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import xarray as xr
 
 from data.channel import channel
 from data.errors import InputError
-from pipelines.labels import SOURCE
+from pipelines import against_table
+from pipelines.against_table import Comparison
+from pipelines.labels import SOURCE, replace_whole, write_labelled
 from pipelines.members import ALL_MEMBERS, Members, is_stratified
 from pipelines.report.sections import Findings
 from pipelines.summary import summary_text
@@ -50,16 +53,35 @@ class ScoreResult:
         What they were made from.
     output : pathlib.Path
         The folder written.
+    comparison : Comparison or None
+        With another forecast.
     """
 
     scores: xr.Dataset
     sums: Sums
     output: Path
+    comparison: Comparison | None = None
 
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that is in the folder."""
-        return tuple(self.output / name for name in ("scores.zarr", "sums.zarr", "scores.csv"))
+        own = tuple(self.output / name for name in ("scores.zarr", "sums.zarr", "scores.csv"))
+        return own if self.comparison is None else own + self.comparison.written
+
+    def write(self) -> None:
+        """Write all of it in place of what is there; an older comparison is removed.
+
+        Raises
+        ------
+        StoreError
+            If that cannot be.
+        """
+        against_table.remove(self.output)
+        write_labelled(self.scores, self.output / "scores.zarr")
+        replace_whole(self.output / "sums.zarr", self.sums.save)
+        replace_whole(self.output / "scores.csv", partial(write_table, self.scores))
+        if self.comparison is not None:
+            self.comparison.write()
 
     def table(self) -> str:
         """A compact table, channel by lead, of the first region, and the notes below it."""

@@ -22,6 +22,7 @@ from scoring.score import CRPS_FAIR, CRPS_STRATIFIED, RMSE
 from scoring.significance import EqualWeightedCosine
 from scoring.statistic import OMIT
 from scoring.sums import Sums
+from tests.pipelines.test_labels import contents
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,58 @@ def test_too_few_common_dates_are_refused_and_nothing_is_written(pair):
     with pytest.raises(InputError, match="at least 4 init times, found 3"):
         compare(pair.result, few)
     assert sorted(path.name for path in pair.result.output.iterdir()) == before
+
+
+def test_the_order_of_dimensions_does_not_matter(pair):
+    sums = pair.result.sums
+    turned = Sums(
+        {key: total.transpose(*total.dims[::-1]) for key, total in sums.totals.items()},
+        {key: weight.transpose(*weight.dims[::-1]) for key, weight in sums.weights.items()},
+    )
+    like, one = sums.weights["crps_fair"], SquaredTruth().key
+    beside = [
+        replace(part, totals=part.totals | {one: factor * own}, weights=part.weights | {one: own})
+        for part, factor, own in (
+            (sums, 1.0, like),
+            (turned, 1.0, like.transpose(*like.dims[::-1])),
+        )
+    ]
+    other = Scored(beside[1], Scored.of(pair.result).units, "turned")
+    found = compare(replace(pair.result, sums=beside[0]), other).differences
+    np.testing.assert_array_equal(found.difference.dropna("lead_time"), 0.0)
+    assert not any(note.startswith("Anomalies") for note in found.attrs["notes"])
+
+
+def test_what_cannot_be_compared_is_refused_before_scores_are_replaced(pair, tmp_path):
+    output, few = tmp_path / "out", tmp_path / "few"
+    settings = ScoreSettings(channels=("z500",))
+    score(pair.first, pair.truth, output, settings=settings)
+    shutil.copytree(pair.scored, few)
+    sums = Sums.load(few / "sums.zarr")
+    shutil.rmtree(few / "sums.zarr")
+    sums.sel({"init_time": sums.weights["crps_fair"].init_time.values[:3]}).save(few / "sums.zarr")
+    before = contents(output)
+    refused(compared(pair, few, output, pair.second), 3, "at least 4 init times, found 3")
+    assert contents(output) == before
+    (output / "against.csv").write_text("mine\n1\n")
+    before = contents(output)
+    refused(compared(pair, pair.scored, output), 6, "against.csv: is another file")
+    assert contents(output) == before
+
+
+def test_an_old_comparison_does_not_stay_beside_new_scores(pair, tmp_path):
+    first = compared(pair, pair.scored, tmp_path)
+    assert first.exit_code == 0, first.output
+    assert (tmp_path / "against.zarr").is_dir()
+    assert (tmp_path / "against.csv").is_file()
+    score(pair.first, pair.truth, tmp_path)
+    assert not (tmp_path / "against.zarr").exists()
+    assert not (tmp_path / "against.csv").exists()
+    (tmp_path / "against.zarr").mkdir()
+    (tmp_path / "against.csv").write_text("mine\n1\n")
+    score(pair.first, pair.truth, tmp_path)
+    assert (tmp_path / "against.zarr").is_dir()
+    assert (tmp_path / "against.csv").read_text() == "mine\n1\n"
 
 
 def repeated(pair: Pair, times: int, noise: float) -> tuple[ScoreResult, Scored]:

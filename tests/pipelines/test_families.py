@@ -264,6 +264,29 @@ def test_a_fuller_result_is_not_replaced_by_less(verified, tmp_path):
     assert families_in(tmp_path) == ("members", "intervals")
 
 
+def test_references_and_ranks_are_not_lost_unasked(verified, tmp_path):
+    settings = ScoreSettings(channels=("z500",))
+    later = xr.open_zarr(verified.forecast, consolidated=False).load().drop_encoding()
+    later.isel(lead_time=slice(1, None)).to_zarr(
+        tmp_path / "later.zarr", zarr_format=3, consolidated=False
+    )
+    out = tmp_path / "out"
+    score(verified.forecast, verified.truth, out, verified.climatology, settings=settings)
+    before = contents(out)
+    blocks = replace(settings, members=MemberBlocks(128, exchangeable=True))
+    for path, climatology, chosen, lost in (
+        (verified.forecast, None, settings, "--climatology FILE"),
+        (tmp_path / "later.zarr", verified.climatology, settings, "--analysis FILE"),
+        (verified.forecast, verified.climatology, blocks, "all members at once"),
+    ):
+        with pytest.raises(StoreError, match=rf"lost, nothing was changed; .*\({lost}\)"):
+            score(path, verified.truth, out, climatology, settings=chosen)
+        assert contents(out) == before
+    score(
+        tmp_path / "later.zarr", verified.truth, out, verified.climatology, verified.truth, settings
+    )
+
+
 def test_an_unknown_family_is_a_wrong_command_line_before_anything_is_read(tmp_path):
     given = ("--forecast", "nowhere", "--truth", "nowhere", "--output", tmp_path / "out")
     found = CliRunner().invoke(main, ["score", *map(str, given), "--family", "event"])
