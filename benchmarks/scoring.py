@@ -34,9 +34,9 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
 
-from scoring.bisection import library  # noqa: E402
 from scoring.crps import CRPS, FAIR  # noqa: E402
 from scoring.extremes import DISCRETE, ExtremeForecastIndex  # noqa: E402
+from scoring.loops import library  # noqa: E402
 from scoring.moments import Variance  # noqa: E402
 from scoring.probability import BrierScore  # noqa: E402
 from scoring.quantiles import Quantiles  # noqa: E402
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--store", type=int, nargs="?", const=7424, metavar="MEMBERS")
     arguments = parser.parse_args()
     compiled = library() is not None
-    print(f"searches of thresholds: {'compiled' if compiled else 'NumPy, as not compiled here'}")
+    print(f"loops: {'compiled' if compiled else 'NumPy, as not compiled here'}")
     results: dict[int | str, dict[str, float | str] | bool] = {"compiled": compiled}
     for size in arguments.members:
         case = Case.drawn(size, arguments.rows, arguments.columns)

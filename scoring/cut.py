@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from scoring.bisection import count_not_above
+from scoring.loops import call, library
 
 # Products of larger matrices wake the threads of OpenBLAS, which cost more than they give.
 _MULTIPLIED = 2**17
@@ -190,6 +191,45 @@ def block_sums(blocks: np.ndarray, out: np.ndarray) -> None:
     for first in range(0, number, step):
         some = slice(first, first + step)
         np.matmul(blocks[some], basis, out=out[some])
+
+
+def block_prefix(sums: np.ndarray, length: int, size: int) -> np.ndarray:
+    """Sums of d and of w d, w_i = 2i - M - 1, over the first 0, 1, ... blocks.
+
+    Parameters
+    ----------
+    sums : numpy.ndarray
+        (cell, block, 2), as `block_sums` gives them.
+    length : int
+        Values in a block.
+    size : int
+        M.
+
+    Returns
+    -------
+    numpy.ndarray
+        (block + 1, 2, cell), float64.
+    """
+    return (_prefix_by_numpy if library() is None else _prefix_by_library)(sums, length, size)
+
+
+def _prefix_by_library(sums: np.ndarray, length: int, size: int) -> np.ndarray:
+    cells, number, _ = sums.shape
+    prefix = np.empty((number + 1, 2, cells))
+    name = f"prefix_{sums.dtype}"
+    call(name, np.ascontiguousarray(sums), cells, number, length, size, prefix)
+    return prefix
+
+
+def _prefix_by_numpy(sums: np.ndarray, length: int, size: int) -> np.ndarray:
+    cells, number, _ = sums.shape
+    prefix = np.zeros((number + 1, 2, cells))
+    prefix[1:] = sums.transpose(1, 2, 0)
+    prefix[1:, 1] *= 2
+    prefix[1:, 1] += prefix[1:, 0] * (2.0 * length * np.arange(number) - size + 1)[:, None]
+    for block in range(number):  # many times faster than numpy.cumsum
+        prefix[block + 1] += prefix[block]
+    return prefix
 
 
 @cache

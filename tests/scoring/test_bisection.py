@@ -5,12 +5,13 @@ import pytest
 
 from scoring import bisection
 from scoring.bisection import count_not_above
+from scoring.loops import library
 
 SEARCHES = {
     "numpy": bisection._searched_by_numpy,
     "compiled": pytest.param(
         bisection._searched_by_library,
-        marks=pytest.mark.skipif(bisection.library() is None, reason="not compiled"),
+        marks=pytest.mark.skipif(library() is None, reason="not compiled"),
     ),
 }
 search_by = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)

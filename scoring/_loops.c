@@ -1,11 +1,9 @@
-/* Many bisections at once, each in its own row; scoring/bisection.py says what for.
-
-   A bisection is a chain of loads that wait for each other. Those of a batch go step by step
-   together, so that the loads of one step do not wait: where the processor has them, as gathers. */
+/* Loops that NumPy has not, or only as many passes; scoring/loops.py calls them. */
 
 #include <stdint.h>
 
 #define BATCH 128
+#define TOGETHER 8 /* cells: a line of cache of what is written */
 
 /* Compiled for several processors, of which the loader picks one. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
@@ -14,7 +12,10 @@
 #define FASTEST
 #endif
 
-/* count[k]: how many of the first `entries` of the row of value k, which ascends, lie at or below
+/* A bisection is a chain of loads that wait for each other. Those of a batch go step by step
+   together, so that the loads of one step do not wait: where the processor has them, as gathers.
+
+   count[k]: how many of the first `entries` of the row of value k, which ascends, lie at or below
    the value. `rows` is (row, width), `values` and `count` are (row, each). */
 #define DEFINE(name, type)                                                                         \
     FASTEST void name(const type *rows, int64_t width, int64_t entries, const type *values,        \
@@ -47,3 +48,33 @@
 
 DEFINE(count_float32, float)
 DEFINE(count_float64, double)
+
+/* prefix, (block + 1, 2, cell): sums over the first 0, 1, ... blocks of d and of w d, where
+   w_i = 2i - size - 1, from sums, (cell, block, 2), of d and of 0, 1, ... times d in each block. */
+#define DEFINE_PREFIX(name, type)                                                                  \
+    FASTEST void name(const type *sums, int64_t cells, int64_t blocks, int64_t length,             \
+                      int64_t size, double *prefix)                                                \
+    {                                                                                              \
+        for (int64_t first = 0; first < cells; first += TOGETHER) {                                \
+            const int some = (int)(cells - first < TOGETHER ? cells - first : TOGETHER);           \
+            double plain[TOGETHER] = {0}, ranked[TOGETHER] = {0};                                  \
+            double *out = prefix + first;                                                          \
+            for (int64_t block = 0;; block++, out += 2 * cells) {                                  \
+                for (int k = 0; k < some; k++)                                                     \
+                    out[k] = plain[k];                                                             \
+                for (int k = 0; k < some; k++)                                                     \
+                    out[cells + k] = ranked[k];                                                    \
+                if (block == blocks)                                                               \
+                    break;                                                                         \
+                const double rank = (double)(2 * length * block - size + 1);                       \
+                const type *sum = sums + 2 * (first * blocks + block);                             \
+                for (int k = 0; k < some; k++, sum += 2 * blocks) {                                \
+                    plain[k] += sum[0];                                                            \
+                    ranked[k] += 2 * (double)sum[1] + rank * (double)sum[0];                       \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+DEFINE_PREFIX(prefix_float32, float)
+DEFINE_PREFIX(prefix_float64, double)
