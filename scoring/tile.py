@@ -69,7 +69,7 @@ class Structure:
             If more than two members share a pair.
         """
         groups = [np.flatnonzero(self.groups == group) for group in np.unique(self.groups)]
-        return [(members, *_partners(self.pairs, np.arange(self.pairs.size))) for members in groups]
+        return [(members, *_partners(self.pairs, members)) for members in groups]
 
     @property
     def dependent(self) -> bool:

@@ -62,3 +62,26 @@ def test_without_structure_all_three_agree():
     np.testing.assert_allclose(found[scores[0]], found[scores[1]], rtol=1e-10, atol=1e-12)
     off = found[scores[0]] - exact
     assert abs(off.mean()) < 3 * off.std() / np.sqrt(CELLS)
+
+
+def test_numbers_of_pairs_hold_within_a_group():
+    members, truth, _ = simulated(CHECKPOINTS, PAIRS)
+    score = CRPS(STRATIFIED)
+    through, anew, across, none = (
+        evaluate_arrays((score,), members, truth, structure=Structure(CHECKPOINTS, pairs))[score]
+        for pairs in (PAIRS, PAIRS % 2, np.arange(16) % 8, NONE)
+    )
+    np.testing.assert_array_equal(anew, through)
+    np.testing.assert_array_equal(across, none)
+
+
+def test_partners_in_two_groups_of_one_model_make_the_score_too_good():
+    rng = np.random.default_rng(7)
+    half, truth = rng.normal(size=(8, CELLS)), rng.normal(0.0, 1.5, CELLS)
+    score = CRPS(STRATIFIED)
+    structure = Structure(np.repeat([0, 1], 8), np.arange(16) % 8)
+    found = evaluate_arrays((score,), np.concatenate([half, -half]), truth, structure=structure)
+    off = found[score] - crps_of_mixture(np.zeros((1, CELLS)), truth)
+    expected = -(expected_distance(0.0, 4.0) - expected_distance(0.0, 2.0)) / 32
+    assert abs(off.mean() - expected) < 3 * off.std() / np.sqrt(CELLS)
+    assert expected < -8 * off.std() / np.sqrt(CELLS)
