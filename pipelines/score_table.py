@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ _SCORES = (
     known.SPREAD_SKILL_AREA_MEAN, known.SPREAD_SKILL_UNBIASED_AREA_MEAN, known.ACC,
     known.OUTLIER_RATE, known.COVERAGE, known.CRPS_BOUND,
 )  # fmt: skip
+_CASES = "cases"
 _DIMENSIONS = ("forecast", "channel", "region", "lead_time")
 # A score along one of these is a curve to be drawn: with them a table has several times the rows.
 _CURVES = frozenset({"bin", "cost_loss_ratio", "degree", "probability"})
@@ -126,7 +128,6 @@ def scores_from(
     for score in _ENSEMBLE_CRPS:
         if score.name in scores:
             scores[score.name].attrs["estimator"] += members.estimator
-    weight = sums.weights[known.BIAS.statistics[0].key]
     variables = apart(scores, lambda dim, _: dim in _DIMENSIONS)
     dataset = xr.merge([variables], join="outer", compat="override")
     present = set(dataset.forecast.values.tolist())
@@ -136,14 +137,11 @@ def scores_from(
         "region": weights.region.values.tolist(),
     }
     dataset = dataset.reindex(order)
-    dataset["cases"] = (
-        (weight > 0)
-        .any("region")
-        .sum("init_time")
-        .reindex({key: order[key] for key in ("forecast", "channel")})
-    )
+    cases = _counted(known.BIAS, sums).any("region").sum("init_time")
+    dataset[_CASES] = cases.reindex({key: order[key] for key in ("forecast", "channel")})
     own = {name: _own_crps(name, sums) for name in order["forecast"]}
     dataset = _with_skill(dataset.transpose(*_DIMENSIONS, ...), own, sums)
+    dataset = dataset.assign(dict(_other_cases(dataset.cases, added, sums)))
     judged = order["forecast"][0]
     _check_scored(dataset[own[judged].name].sel(forecast=judged), pair)
     return dataset.assign_coords(
@@ -155,6 +153,27 @@ def scores_from(
         weights=weights.attrs["weights"],
         notes=[*pair.notes, *weights.attrs["notes"], *_dependence(pair)],
     )
+
+
+def _counted(score: Score, sums: Sums) -> xr.DataArray:
+    """Where a score has a value, (forecast, channel, region, init_time, lead_time)."""
+    dims = {*_DIMENSIONS, "init_time"}
+    weights = [sums.weights[statistic.key] > 0 for statistic in score.statistics]
+    return reduce(
+        operator.and_,
+        [weight.any([dim for dim in weight.dims if dim not in dims]) for weight in weights],
+    )
+
+
+def _other_cases(
+    cases: xr.DataArray, scores: Sequence[Score], sums: Sums
+) -> Iterator[tuple[str, xr.DataArray]]:
+    """The init times of scores that count fewer in a region: a field with a gap has no score."""
+    for score in scores:
+        own = _counted(score, sums).sum("init_time")
+        if ((own < cases) & (own > 0)).any():
+            own = own.reindex_like(cases).fillna(0).astype(cases.dtype)
+            yield f"{_CASES}_{score.name}", own.transpose(*_DIMENSIONS)
 
 
 def _check_scored(crps: xr.DataArray, pair: Verification) -> None:
@@ -231,22 +250,21 @@ def tidy(scores: xr.Dataset) -> pd.DataFrame:
     Curves are left out: histograms, spectra, reliability diagrams and economic values.
     """
     hours = scores.lead_time.values / np.timedelta64(1, "h")
-    cases = scores.cases.to_series().rename("cases")
     frames = []
     for name, array in scores.data_vars.items():
         own = plain(array.reset_coords(drop=True))
-        if name == "cases" or _CURVES.intersection(own.dims):
+        if str(name).startswith(_CASES) or _CURVES.intersection(own.dims):
             continue
         frame = _values(str(name), own)
         if frame.empty:
             continue
         frame.insert(1, "estimator", str(array.attrs.get("estimator", "")))
-        frames.append(frame)
+        cases = scores.get(f"{_CASES}_{name}", scores[_CASES]).reset_coords(drop=True)
+        frames.append(frame.join(cases.rename(_CASES).to_series(), on=list(cases.dims)))
     table = pd.concat(frames, ignore_index=True)
     named = table.score == "crps"
     own = dict(zip(scores.forecast.values, scores.crps_estimator.values, strict=True))
     table.loc[named, "estimator"] = table.loc[named, "forecast"].map(own)
-    table = table.join(cases, on=["forecast", "channel", "lead_time"])
     table["lead_hours"] = table.lead_time.map(
         dict(zip(scores.lead_time.values, hours, strict=True))
     )

@@ -233,6 +233,21 @@ def test_a_field_with_a_gap_is_left_out_of_its_mean_or_makes_it_missing(verified
         mean = found.sums.mean(key).sel(ENSEMBLE).isel(lead_time=LEAD)
         np.testing.assert_allclose(mean, expected, rtol=1e-6)
         assert np.isnan(propagated.sums.mean(key).sel(ENSEMBLE).isel(lead_time=LEAD)).all()
+    assert not [name for name in whole.scores if str(name).startswith("cases_")]
+    usual = whole.scores.cases
+    xr.testing.assert_equal(found.scores.cases, usual)
+    table = pd.read_csv(tmp_path / "gap" / "scores.csv").query("forecast == 'ensemble'")
+    hit = found.scores.region.isin(["globe", "tropics"])  # which have the gap
+    fewer = usual.sel(forecast="ensemble") - (hit & (usual.lead_time == usual.lead_time[LEAD]))
+    own = found.scores.cases_energy_score.sel(forecast="ensemble")
+    np.testing.assert_array_equal(own, fewer.transpose(*own.dims))
+    for name, region, expected in (
+        ("energy_score", "globe", own.sel(region="globe")),
+        ("energy_score", "northern_extratropics", usual.sel(forecast="ensemble")),
+        ("rmse", "globe", usual.sel(forecast="ensemble")),
+    ):
+        rows = table[(table.score == name) & (table.region == region)].sort_values("lead_hours")
+        assert rows.cases.tolist() == expected.sel(channel="z500").values[-len(rows) :].tolist()
 
 
 def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_path):
