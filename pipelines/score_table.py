@@ -18,8 +18,6 @@ from pipelines import against_table
 from pipelines.against_table import Comparison
 from pipelines.labels import SOURCE, replace_whole, write_labelled
 from pipelines.members import ALL_MEMBERS, Members, is_stratified
-from pipelines.report.sections import Findings
-from pipelines.summary import summary_text
 from pipelines.verification import Verification
 from scoring import score as known
 from scoring.labels import apart, plain
@@ -87,6 +85,9 @@ class ScoreResult:
 
     def table(self) -> str:
         """A compact table, channel by lead, of the first region, and the notes below it."""
+        from pipelines.report.sections import Findings  # both need Matplotlib
+        from pipelines.summary import summary_text
+
         return summary_text(Findings(self.scores.isel(region=0)))
 
 
