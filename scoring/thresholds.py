@@ -179,8 +179,9 @@ def _less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:
 
 
 def _above(values: np.ndarray, tile: Tile) -> np.ndarray:
-    """Whether the truth lies above values, compared as precisely as the truth is: one that equals
-    a threshold is not above it, though rounded to members of less precision it might be.
+    """Whether the truth lies above values, in its own precision and in that of the members: what
+    equals a threshold in either is not above it. A truth of 0.7 in float64 equals 0.7, and one that
+    was float32 before equals it as a member does.
 
     Parameters
     ----------
@@ -194,7 +195,11 @@ def _above(values: np.ndarray, tile: Tile) -> np.ndarray:
     numpy.ndarray
         (cell, n), bool; False where a value or the truth is missing.
     """
-    return tile.truth[:, None] > values.astype(tile.truth.dtype, copy=False)
+    truth = tile.truth[:, None]
+    above = truth > values.astype(truth.dtype, copy=False)
+    if truth.dtype != tile.dtype:
+        above &= truth.astype(tile.dtype) > values.astype(tile.dtype, copy=False)
+    return above
 
 
 def check_ensemble(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str) -> None:

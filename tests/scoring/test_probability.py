@@ -142,7 +142,7 @@ def test_true_counts_are_used_where_members_are_missing():
 def test_a_truth_in_double_precision_that_equals_a_threshold_is_no_event():
     """Also where single precision rounds the threshold down, as that of 0.7, or up."""
     tenths = np.arange(1, 301) / 10
-    truth, above = xr.DataArray(tenths, dims="x"), xr.DataArray(np.nextafter(tenths, 99), dims="x")
+    truth, above = (xr.DataArray(values, dims="x") for values in (tenths, tenths * (1 + 1e-6)))
     members = xr.DataArray(np.array([tenths, tenths - 0.2, tenths + 0.2]), dims=("number", "x"))
     thresholds = Reference("tenths", (0.5,))
     fields = {"tenths": truth.expand_dims(quantile=[0.5])}
@@ -159,3 +159,11 @@ def test_a_truth_in_double_precision_that_equals_a_threshold_is_no_event():
     assert float(constant(single, xr.DataArray(0.7)).squeeze()) == pytest.approx(1 / 9)
     weighted = OutcomeWeightedCRPS(Above(Constants((0.7,))), STANDARD)
     assert float(weighted(single, xr.DataArray(0.7)).squeeze()) == 0
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7])
+def test_a_truth_that_was_in_single_precision_equals_what_a_member_equals(value):
+    event, single = BrierScore(Constants((value,)), STANDARD), np.full(1, value, np.float32)
+    truth = xr.DataArray(single, dims="x")
+    for observed in (truth, truth.astype(float)):
+        assert float(event(truth.expand_dims("number"), observed).squeeze()) == 0
