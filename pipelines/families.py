@@ -176,7 +176,10 @@ class Additions:
 def _check(statistics: Sequence[Statistic], ensemble: Ensemble) -> None:
     for statistic in statistics:
         if statistic.references and ensemble.climate == _NO_CLIMATE:
-            raise InputError(f"{statistic.key} needs a climatology, and none was given")
+            raise InputError(
+                "families 'events' and 'extremes' need a climatology, and none was given "
+                "(--climatology)"
+            )
         if statistic.minimum_members > ensemble.members:
             raise InputError(
                 f"{statistic.key} needs {statistic.minimum_members} members, found "

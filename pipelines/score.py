@@ -131,6 +131,8 @@ def score(
     pair = open_verification(forecast, truth, settings.channels or None)
     if "statistics" in pair.forecast.coords:
         settings = replace(settings, members=Sketched.of(pair))
+    else:
+        pair.check_bounds()
     climate = None
     if climatology is not None:
         climate = open_climatology(climatology, pair.channels, pair.grid(), pair.where)

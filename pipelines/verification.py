@@ -11,6 +11,7 @@ import xarray as xr
 from data.channel import channel, is_channel
 from data.errors import InputError
 from data.grid import Grid
+from data.state import check_bounds
 from pipelines.cell_weights import cell_weights
 from pipelines.forecasts import UNKNOWN, open_forecast
 from pipelines.truths import SERIES, Paths, Series, Truths, cell_dims, check_cells, listed
@@ -223,6 +224,24 @@ class Verification:
     def _chunks(self, name: str) -> Mapping[str, int]:
         """How long the pieces are in which a channel lies in its file; empty if unknown."""
         return self.forecast[name].encoding.get("preferred_chunks", {})
+
+    def check_bounds(self) -> None:
+        """Refuse a channel of which a first field leaves its bounds, as one in other units than it
+        says; later ones may, of a forecast that diverges.
+
+        Raises
+        ------
+        InputError
+            With the values' range.
+        """
+        whole = slice(0, self.cells().shape[0])
+        for name in self.channels:
+            for init in np.flatnonzero(self.scored[name].any(axis=1))[:1]:
+                numbers = np.flatnonzero(self.forecast.completed.values[init])[:1]
+                leads = np.flatnonzero(self.scored[name][init])[:1]
+                if numbers.size:
+                    field = self.members(Block(name, int(init), numbers, leads, whole))
+                    check_bounds(field, name, f"{self.where}: {name}")
 
     def truths(self, name: str, memory: int) -> Series:
         """The truth of a channel at every valid time that it has."""

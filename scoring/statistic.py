@@ -160,6 +160,10 @@ def evaluate(
         are too few members or threads.
     """
     _check_threads(threads)
+    if not isinstance(missing, Propagate | Omit):
+        raise InputError(f"`missing` is PROPAGATE or OMIT of scoring.statistic, found {missing!r}")
+    if isinstance(statistics, Statistic):
+        raise InputError(f"`statistics` is a sequence such as ({type(statistics).__name__}(),)")
     check_ensemble(forecast, truth, member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)

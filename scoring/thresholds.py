@@ -210,6 +210,12 @@ def check_ensemble(forecast: xr.DataArray, truth: xr.DataArray, member_dim: str)
     InputError
         Naming the dimensions, or both units.
     """
+    for name, array in (("forecast", forecast), ("truth", truth)):
+        if not isinstance(array, xr.DataArray):
+            raise InputError(
+                f"the {name} is a {type(array).__name__}, expected an xarray.DataArray; "
+                "`scoring.statistic.evaluate_arrays` takes arrays of NumPy"
+            )
     check_members(forecast, member_dim)
     stated = [str(array.attrs.get("units", "")) for array in (forecast, truth)]
     if all(stated) and not same_units(*stated):

@@ -330,3 +330,13 @@ def test_a_channel_whose_values_are_all_missing_is_an_error(verified, tmp_path, 
             settings=ScoreSettings(missing=missing),
         )  # fmt: skip
     assert not (tmp_path / "scores" / "scores.zarr").exists()
+
+
+def test_a_forecast_in_other_units_than_it_says_is_refused(verified, tmp_path):
+    forecast = xr.open_zarr(verified.forecast, consolidated=False, decode_timedelta=True)
+    celsius = forecast[["t850"]].load().drop_encoding()
+    celsius["t850"] = (celsius.t850 - np.float32(273.15)).assign_attrs(forecast.t850.attrs)
+    celsius.to_zarr(tmp_path / "celsius.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(InputError, match=r"celsius.zarr: t850: values .* leave the bounds"):
+        score(tmp_path / "celsius.zarr", verified.truth, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

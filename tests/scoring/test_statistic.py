@@ -391,3 +391,18 @@ def test_a_missing_reference_makes_its_cell_missing(statistic, missing):
         assert np.isnan(found[1, 2, 3]).all()
         found[1, 2, 3] = expected[1, 2, 3]
     np.testing.assert_array_equal(found, expected)
+
+
+def test_common_slips_are_one_clear_error():
+    forecast = xr.DataArray(np.zeros((3, 2)), dims=("number", "x"))
+    truth = xr.DataArray(np.zeros(2), dims="x")
+    with pytest.raises(InputError, match="`missing` is PROPAGATE or OMIT"):
+        evaluate((CRPS(),), forecast, truth, missing="omit")
+    with pytest.raises(InputError, match=r"`statistics` is a sequence such as \(CRPS\(\),\)"):
+        evaluate(CRPS(), forecast, truth)
+    with pytest.raises(
+        InputError, match=r"the forecast is a ndarray, expected an xarray\.DataArray"
+    ):
+        evaluate((CRPS(),), forecast.values, truth)
+    with pytest.raises(InputError, match="the truth is a ndarray"):
+        evaluate((CRPS(),), forecast, truth.values)
