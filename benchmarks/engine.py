@@ -33,10 +33,10 @@ from distributed import Client
 from data.key import Key
 from pipelines import engine
 from pipelines.clusters import DaskScheduler, LocalProcesses
+from pipelines.cores import usable_cores
 from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
-from pipelines.pinning import usable_cores
 from pipelines.plan import Plan, Unit, make_plan
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"

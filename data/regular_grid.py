@@ -10,6 +10,15 @@ import numpy as np
 from data.errors import InputError
 
 _TOLERANCE_DEGREES = 0.01
+_OF_SPACING = 0.01  # by how much coordinates of the same cells may differ
+
+
+def same_coordinates(one: np.ndarray, two: np.ndarray) -> bool:
+    """Whether two files name the same places along a dimension, to 1 % of their spacing."""
+    if one.size != two.size:
+        return False
+    spacing = abs(float(one[-1] - one[0])) / max(1, one.size - 1)
+    return np.allclose(one, two, rtol=0, atol=_OF_SPACING * spacing)
 
 
 @dataclass(frozen=True, eq=False)

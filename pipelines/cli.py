@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 
 from data.errors import MyriadError
 from pipelines.calibration.commands import calibrate
+from pipelines.cores import core_count
 from pipelines.options import (
     FILE,
     FORECAST_HELP,
@@ -172,12 +172,6 @@ def _on(job: Job, workers: int | None, scheduler: str | None) -> Job:
     return job.on(LocalProcesses(workers=workers, memory_gb=memory)) if workers else job
 
 
-def _cores() -> int:
-    """Cores that may be used; all where the system does not say, as on macOS."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
 @main.command()
 @_EXPERIMENT
 @click.option("--init-time", type=TIME, required=True, help="For example 2006-01-05T00.")
@@ -286,7 +280,7 @@ def score(
             "--forecast, --truth and --output"
         )
     forecast, truth, analysis = matched(forecast), matched(truth), matched(analysis)
-    settings = score_settings(_cores())
+    settings = score_settings(core_count())
     if experiment is not None:
         job = _job(experiment, runs)
         output = output or job.scores
@@ -338,7 +332,7 @@ def everything(experiment: Path, runs: Path, workers: int | None, scheduler: str
     with naming(experiment):
         check_truth_times(job.experiment)
     done = _run(job, workers, scheduler)
-    settings = ScoreSettings(threads=workers or _cores(), families=families_in(job.scores))
+    settings = ScoreSettings(threads=workers or core_count(), families=families_in(job.scores))
     written = job.score(settings).written
     if len(job.experiment.init_times) > 1 and job.experiment.members > 1:
         written += job.calibrate().written

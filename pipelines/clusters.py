@@ -29,9 +29,10 @@ from distributed.deploy.cluster import Cluster as DaskCluster
 
 from data.errors import MissingExtraError, RunError, StoreError
 from pipelines import experiment as settings
+from pipelines.cores import core_count
 from pipelines.dispatch import Dispatcher
 from pipelines.lanes import Outcome, Patience
-from pipelines.pinning import CORES, PinnedWorker, has_whole_cores, usable_cores
+from pipelines.pinning import CORES, PinnedWorker, has_whole_cores
 from pipelines.plan import Unit, versions
 
 _FAREWELL = 10.0  # seconds
@@ -256,7 +257,7 @@ def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
 
 def local_processes(workers: int | None, memory_gb: float | None = None) -> LocalProcesses:
     """Processes of this machine: by default one per core, with an equal share of its memory."""
-    workers = workers or len(usable_cores()) or os.cpu_count() or 1
+    workers = workers or core_count()
     return LocalProcesses(workers, _share(workers, memory_gb))
 
 

@@ -139,8 +139,9 @@ class Additions:
             if family.fields is not None:
                 fields.append(family.fields(ensemble))
             else:
-                statistics += [one for score in found for one in score.statistics]
-        _check(statistics, ensemble)
+                own = [one for score in found for one in score.statistics]
+                _check(name, own, ensemble)
+                statistics += own
         return cls(tuple(scores), tuple(dict.fromkeys(statistics)), tuple(fields))
 
     @property
@@ -173,12 +174,11 @@ class Additions:
         }
 
 
-def _check(statistics: Sequence[Statistic], ensemble: Ensemble) -> None:
+def _check(family: str, statistics: Sequence[Statistic], ensemble: Ensemble) -> None:
     for statistic in statistics:
         if statistic.references and ensemble.climate == _NO_CLIMATE:
             raise InputError(
-                "families 'events' and 'extremes' need a climatology, and none was given "
-                "(--climatology)"
+                f"family {family!r} needs a climatology, and none was given (--climatology)"
             )
         if statistic.minimum_members > ensemble.members:
             raise InputError(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from distributed import WorkerPlugin
 
+from pipelines.cores import usable_cores
+
 # The kernel's own folders of the cores: nothing is written, nothing is left behind, and processes
 # of all users meet there.
 CORES = Path("/sys/devices/system/cpu")
@@ -52,13 +54,6 @@ class PinnedWorker(WorkerPlugin):
         if self.claim is not None:
             os.close(self.claim)
             self.claim = None
-
-
-def usable_cores() -> tuple[int, ...]:
-    """Cores that this process may use; none where the system does not say, as on macOS."""
-    if not hasattr(os, "sched_getaffinity"):
-        return ()
-    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def has_whole_cores(count: int, quota: Path = _QUOTA) -> bool:

@@ -12,6 +12,7 @@ import xarray as xr
 from data.climatology import Climatology
 from data.errors import InputError
 from data.grid import Grid
+from data.regular_grid import same_coordinates
 from data.source import Source, open_source
 from data.state import check_bounds
 
@@ -159,9 +160,7 @@ def check_cells(forecast: xr.DataArray, truth: xr.DataArray, where: str, truth_a
         raise InputError(f"{truth_at}: {forecast.name} has dimensions {found}, {where} has {dims}")
     for dim in dims:
         ours, theirs = forecast[dim].values, truth[dim].values
-        spacing = abs(float(ours[-1] - ours[0])) / max(1, ours.size - 1)
-        near = ours.size == theirs.size and np.allclose(ours, theirs, rtol=0, atol=0.01 * spacing)
-        if not near:
+        if not same_coordinates(ours, theirs):
             raise InputError(
                 f"{truth_at}: {forecast.name} lies on another grid: {dim} has {theirs.size} values "
                 f"{theirs[0]:g} to {theirs[-1]:g}, {where} has {ours.size} values {ours[0]:g} to "

@@ -17,7 +17,7 @@
 
    count[k]: how many of the first `entries` of the row of value k, which ascends, lie at or below
    the value. `rows` is (row, width), `values` and `count` are (row, each). */
-#define DEFINE(name, type)                                                                         \
+#define DEFINE_COUNT(name, type)                                                                   \
     FASTEST void name(const type *rows, int64_t width, int64_t entries, const type *values,        \
                       int64_t each, int64_t total, int32_t *count)                                 \
     {                                                                                              \
@@ -46,8 +46,8 @@
         }                                                                                          \
     }
 
-DEFINE(count_float32, float)
-DEFINE(count_float64, double)
+DEFINE_COUNT(count_float32, float)
+DEFINE_COUNT(count_float64, double)
 
 /* prefix, (block + 1, 2, cell): sums over the first 0, 1, ... blocks of d and of w d, where
    w_i = 2i - size - 1, from sums, (cell, block, 2), of d and of 0, 1, ... times d in each block. */

@@ -160,10 +160,7 @@ def evaluate(
         are too few members or threads.
     """
     _check_threads(threads)
-    if not isinstance(missing, Propagate | Omit):
-        raise InputError(f"`missing` is PROPAGATE or OMIT of scoring.statistic, found {missing!r}")
-    if isinstance(statistics, Statistic):
-        raise InputError(f"`statistics` is a sequence such as ({type(statistics).__name__}(),)")
+    _check_asked(statistics, missing)
     check_ensemble(forecast, truth, member_dim)
     axis = forecast.get_axis_num(member_dim)
     cells = forecast.isel({member_dim: 0}, drop=True)
@@ -277,6 +274,14 @@ def evaluate_arrays(
     cut = partial(tiles, blocks, target, structure, shares=threads, references=beside)
     _fill(results, cut, missing, threads)
     return {key: values.reshape(cells + values.shape[1:]) for key, values in results.items()}
+
+
+def _check_asked(statistics: object, missing: object) -> None:
+    """Refuse what is easily written instead: one statistic, and the name of a policy."""
+    if isinstance(statistics, Statistic):
+        raise InputError(f"`statistics` is a sequence such as ({type(statistics).__name__}(),)")
+    if not isinstance(missing, Propagate | Omit):
+        raise InputError(f"`missing` is PROPAGATE or OMIT of scoring.statistic, found {missing!r}")
 
 
 def _check_threads(threads: int) -> None:

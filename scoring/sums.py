@@ -19,11 +19,11 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError, StoreError
+from data.regular_grid import same_coordinates
 from scoring.labels import SOURCE, apart, load, plain, save
 
 _WEIGHT = "__weight"
 _SOURCE = "source"
-_OF_SPACING = 0.01  # by how much coordinates of the same cells may differ
 
 
 @dataclass(frozen=True)
@@ -325,10 +325,7 @@ def _of_finite(values: np.ndarray, contracted: Callable[[np.ndarray], np.ndarray
 def _near(one: pd.Index, two: pd.Index) -> bool:
     """Whether coordinates are the same, but for rounding where they are numbers."""
     numbers = all(pd.api.types.is_float_dtype(index.dtype) for index in (one, two))
-    if one.equals(two) or not numbers or one.size != two.size:
-        return one.equals(two)
-    spacing = abs(one[-1] - one[0]) / max(1, one.size - 1)
-    return np.allclose(one, two, rtol=0, atol=_OF_SPACING * spacing)
+    return one.equals(two) or (numbers and same_coordinates(one.values, two.values))
 
 
 def _added(arrays: Sequence[xr.DataArray]) -> xr.DataArray:

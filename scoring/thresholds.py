@@ -181,19 +181,7 @@ def _less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:
 def _above(values: np.ndarray, tile: Tile) -> np.ndarray:
     """Whether the truth lies above values, in its own precision and in that of the members: what
     equals a threshold in either is not above it. A truth of 0.7 in float64 equals 0.7, and one that
-    was float32 before equals it as a member does.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        (cell, n) or (n,)
-    tile : Tile
-        With the truth.
-
-    Returns
-    -------
-    numpy.ndarray
-        (cell, n), bool; False where a value or the truth is missing.
+    was float32 before equals it as a member does. (cell, n), False where either is missing.
     """
     truth = tile.truth[:, None]
     above = truth > values.astype(truth.dtype, copy=False)

@@ -256,8 +256,7 @@ class Tile:
 
     def weighted_count(self, thresholds: Divider, weights: np.ndarray) -> np.ndarray:
         """Sum over many thresholds of a weight times the members not above, (cell,), float64."""
-        values = np.ascontiguousarray(thresholds.deviations(self))
-        return count_not_above(self.padded, values, self.size) @ weights
+        return count_not_above(self.padded, thresholds.deviations(self), self.size) @ weights
 
     def ordered(self, positions: np.ndarray) -> np.ndarray:
         """The members at some positions of their order, counted from 0, (cell, position)."""

@@ -156,11 +156,12 @@ def calibrate(
     """
     settings = settings or CalibrationSettings()
     pair = open_verification(forecast, truth, settings.channels or None).with_members(2)
+    weights = pair.weights()
     if settings.calibrated:
         pair, settings, calibrated = _written(pair, settings)
     else:
-        calibrated = _by_rule(pair, settings)
-    run = _Run(pair, settings, pair.weights(), calibrated)
+        calibrated = _by_rule(pair, settings, weights)
+    run = _Run(pair, settings, weights, calibrated)
     own = () if settings.calibrated else ("calibrated.zarr",)
     for name in (*own, "coverage.zarr"):
         check_replaceable(output / name)
@@ -180,11 +181,11 @@ def calibrate(
     return CalibrationResult(coverage, output)
 
 
-def _by_rule(pair: Verification, settings: CalibrationSettings) -> ByRule:
+def _by_rule(pair: Verification, settings: CalibrationSettings, weights: xr.DataArray) -> ByRule:
     """Conformal quantiles, by the rule that settings name or that suits the dates."""
     inits, leads = pair.forecast.init_time.values, pair.forecast.lead_time.values
     rule = settings.rule or choose_rule(inits, leads)
-    area = pair.weights().isel(region=0, drop=True)
+    area = weights.isel(region=0, drop=True)
     return ByRule(rule.judged(inits), rule, area, settings.conformity, settings.counting)
 
 

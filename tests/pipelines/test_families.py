@@ -253,7 +253,11 @@ def test_a_field_with_a_gap_is_left_out_of_its_mean_or_makes_it_missing(verified
 def test_what_cannot_be_had_is_refused_before_anything_is_written(verified, tmp_path):
     for families, settings, message in (
         (("evnts",), {}, "no family 'evnts', expected decomposition, energy"),
-        (("events",), {"climatology": False}, "need a climatology, and none was given"),
+        (
+            ("events",),
+            {"climatology": False},
+            "'events' needs a climatology, and none was given",
+        ),
         (("decomposition",), {}, "as many members at every init time, found 8 to 9"),
         (("gaussian",), {"members": MemberBlocks(128)}, "'gaussian' needs all members at once"),
         (("spectra",), {"mask": MASK}, "'spectra' is of the whole globe: score it without the mas"),

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from pipelines.clusters import LocalProcesses
+from pipelines.cores import usable_cores
 from pipelines.lanes import Patience
-from pipelines.pinning import PinnedWorker, has_whole_cores, usable_cores, whole_first
+from pipelines.pinning import PinnedWorker, has_whole_cores, whole_first
 from tests.pipelines.test_clusters import units
 
 pytestmark = pytest.mark.skipif(len(usable_cores()) < 2, reason="there are no two cores")
