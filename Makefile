@@ -16,7 +16,7 @@ help:
 	@echo "make clean     remove the environment, caches and the demo's output"
 	@echo "The first call sets up $(VENV) with PYTHON=$(PYTHON) (3.11 or later; about 5 GB, minutes)."
 
-$(STAMP): pyproject.toml constraints.txt scoring/_loops.c
+$(STAMP): pyproject.toml constraints.txt scoring/_loops.c forecast/_sfno.c forecast/_harmonics.h
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "$(PYTHON) is not there: name a Python, 'make PYTHON=python3.12 ...'" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,5 +42,5 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info scoring/*.so .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist runs *.egg-info scoring/*.so forecast/*.so .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,7 +34,7 @@ class Analysis(nn.Module):
         waves = np.outer(np.arange(degrees), np.deg2rad(grid.longitude))
         fourier = np.stack([np.cos(waves), -np.sin(waves)], axis=1) / grid.longitudes
         self._register("fourier", torch.from_numpy(fourier).flatten(0, 1))
-        weights = _analysis_weights(grid, degrees)
+        weights = analysis_weights(grid, degrees)
         self._register("legendre", weights.repeat_interleave(2, dim=0))
         self.degrees = degrees
 
@@ -105,7 +105,7 @@ class Synthesis(nn.Module):
         return fields.view(*self.shape, *batch, -1)
 
 
-def _analysis_weights(grid: Grid, degrees: int) -> torch.Tensor:
+def analysis_weights(grid: Grid, degrees: int) -> torch.Tensor:
     """What takes Fourier coefficients on circles of latitude to degrees, (m, l, latitude)."""
     if grid.kind == "legendre-gauss":
         sine = torch.from_numpy(np.sin(np.deg2rad(grid.latitude)))
