@@ -7,7 +7,7 @@ environment; nothing of theirs is part of this one.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from data.state import State
+from forecast.compiled import CompiledSFNO, compiled
 from forecast.neural import NeuralForecaster
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
@@ -27,15 +28,30 @@ def installed() -> bool:
     return find_spec("earth2studio") is not None
 
 
-class Prognostic(torch.nn.Module):
-    """A checkpoint's network as Earth2Studio steps it: a whole batch at once.
+Change = Callable[[torch.Tensor, None], torch.Tensor]
 
-    Fields are (ensemble, time, lead_time, variable, lat, lon).
+
+@dataclass(frozen=True)
+class OneByOne:
+    """The step in C for a batch, a member at a time."""
+
+    step: CompiledSFNO
+
+    def __call__(self, fields: torch.Tensor, noise: None) -> torch.Tensor:
+        """As `SFNO.forward`."""
+        return torch.cat([self.step(member[None], noise) for member in fields])
+
+
+class Prognostic(torch.nn.Module):
+    """A checkpoint's network as Earth2Studio steps it.
+
+    Fields are (ensemble, time, lead_time, variable, lat, lon); `change` takes a whole batch.
     """
 
-    def __init__(self, forecaster: NeuralForecaster) -> None:
+    def __init__(self, forecaster: NeuralForecaster, change: Change) -> None:
         super().__init__()
         self._forecaster = forecaster
+        self._change = change
         self._step = forecaster.timestep.astype("timedelta64[ns]")
 
     def input_coords(self) -> OrderedDict:
@@ -61,13 +77,13 @@ class Prognostic(torch.nn.Module):
         self, fields: torch.Tensor, coords: OrderedDict
     ) -> Iterator[tuple[torch.Tensor, OrderedDict]]:
         """Yield the initial fields, and then those of one step after the other."""
-        scales, network = self._forecaster.normalisation, self._forecaster.network
+        scales = self._forecaster.normalisation
         coords, lead = coords.copy(), coords["lead_time"]
         yield fields, coords
         with torch.inference_mode():
             while True:
                 flat = fields.flatten(0, 2)
-                flat = scales.advance(flat, network(scales.normalise(flat), None))
+                flat = scales.advance(flat, self._change(scales.normalise(flat), None))
                 fields, lead = flat.view_as(fields), lead + self._step
                 coords = coords.copy()
                 coords["lead_time"] = lead
@@ -94,11 +110,26 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Workflow:
-    """How Earth2Studio is used: members in a batch, threads, members in a chunk of its store."""
+    """How Earth2Studio is used.
 
+    Attributes
+    ----------
+    stepped : {"torch", "C"}
+        The network as the torch module that it is, a batch at once; or by our step in C.
+    batch, threads, chunk : int
+        Members in a batch, torch's threads, members in a chunk of its store.
+    """
+
+    stepped: str
     batch: int
     threads: int
     chunk: int
+
+    def __str__(self) -> str:
+        return (
+            f"earth2studio, network in {self.stepped}, batch {self.batch}, threads {self.threads}, "
+            f"chunks of {self.chunk}"
+        )
 
     def run(
         self, forecaster: NeuralForecaster, state: State, members: int, steps: int, folder: Path
@@ -117,17 +148,21 @@ class Workflow:
         chunks = {"ensemble": self.chunk, "time": 1, "lead_time": 1}
         try:
             ensemble(
-                [state.valid_time], steps, members, Prognostic(forecaster), Analysis(state),
+                [state.valid_time], steps, members, self._prognostic(forecaster), Analysis(state),
                 ZarrBackend(str(folder / "forecast.zarr"), chunks),
                 Gaussian(noise, seed=1), self.batch, device=torch.device("cpu"), verbose=False,
             )  # fmt: skip
         finally:
             torch.set_num_threads(before)
 
+    def _prognostic(self, forecaster: NeuralForecaster) -> Prognostic:
+        step = compiled(forecaster.network) if self.stepped == "C" else None
+        return Prognostic(forecaster, OneByOne(step) if step else forecaster.network)
 
-def workflows(members: int, threads: int) -> Iterator[Workflow]:
+
+def workflows(members: int, threads: int, stepped: str) -> Iterator[Workflow]:
     """Every batch size with one thread and with all, and its own chunks or those of a batch."""
     for batch in (size for size in BATCH_SIZES if size <= members):
         for count in sorted({1, threads}):
             for chunk in sorted({1, batch}):
-                yield Workflow(batch, count, chunk)
+                yield Workflow(stepped, batch, count, chunk)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from forecast.transform import analysis_weights
 
 _LANES = 16
 _PANEL = 2 * _LANES
+_BYTES = 4  # of a number
 _BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
 
 
@@ -114,19 +116,21 @@ class CompiledSFNO:
         with torch.inference_mode():
             self._blocks = (_Block * len(network.blocks))(*map(self._block, network.blocks))
             self._network = self._pack(network)
-        self._lengths = _lengths(self._network)
+        lengths = _lengths(self._network)
+        self._size = sum(lengths)
+        self._offsets = [_BYTES * start for start in accumulate(lengths[:-1], initial=0)]
 
     def __call__(self, fields: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """As `SFNO.forward`, for a batch of one."""
         fields, noise = fields.contiguous(), None if noise is None else noise.contiguous()
         change = torch.empty_like(fields)
-        memory = torch.empty(sum(self._lengths))
-        starts = np.cumsum([0, *self._lengths[:-1]]) * memory.element_size() + memory.data_ptr()
+        memory = torch.empty(self._size)
+        pieces = (memory.data_ptr() + offset for offset in self._offsets)
         self._step(
             ctypes.byref(self._network),
             _address(fields),
             None if noise is None else _address(noise),
-            ctypes.byref(_Work(*starts.tolist())),
+            ctypes.byref(_Work(*pieces)),
             _address(change),
         )
         return change

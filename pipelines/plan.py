@@ -15,6 +15,7 @@ import torch
 
 from data.errors import StoreError
 from data.state import State
+from forecast.compiled import library
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
 from pipelines.layout import Layout, member_coordinates
@@ -188,8 +189,9 @@ def _identity(experiment: Experiment, ensemble: Ensemble) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide values."""
-    return {name: version(name) for name in _VERSIONED}
+    """Versions of the packages that decide values, and what steps a network that fits it."""
+    step = "torch" if library() is None else "C"
+    return {name: version(name) for name in _VERSIONED} | {"network step": step}
 
 
 def _layout(
