@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,15 +25,15 @@ from distributed import (
     WorkerPlugin,
     get_worker,
 )
-from distributed.deploy.cluster import Cluster as DaskCluster
 
-from data.errors import MissingExtraError, RunError, StoreError
+from data.errors import RunError, StoreError
 from pipelines import experiment as settings
 from pipelines.cores import core_count
-from pipelines.dispatch import Dispatcher
+from pipelines.dispatch import Dispatcher, nobody_comes
 from pipelines.lanes import Outcome, Patience
 from pipelines.pinning import CORES, PinnedWorker, has_whole_cores
 from pipelines.plan import Unit, versions
+from pipelines.slurm import SlurmJobs
 
 _FAREWELL = 10.0  # seconds
 
@@ -42,6 +42,9 @@ _THREADS = 2
 
 # What is done with a unit: it is computed, and what is left to do then, if anything, is given back.
 Task = Callable[[Unit], Callable[[], object] | None]
+
+# To be closed by whoever stops before the end: only then have the workers ended.
+Outcomes = Generator[Outcome, None, None]
 
 CONFIGURATION = {
     "distributed.scheduler.work-stealing": False,
@@ -69,7 +72,7 @@ CONFIGURATION = {
 class Cluster(Protocol):
     """Does units of work; which kind it is decides nothing about the values."""
 
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit, as they end."""
         ...
 
@@ -78,7 +81,7 @@ class Cluster(Protocol):
 class InProcess:
     """The run itself, one unit after the other."""
 
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit; one that fails is tried again at once."""
         with _one_thread():
             for unit in units:
@@ -117,7 +120,7 @@ class LocalProcesses:
     memory: int
     cores: Path = CORES
 
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit."""
         with self.started(min(self.workers, len(units))) as client:
             yield from _dispatched(client, task, units, patience)
@@ -157,7 +160,7 @@ class LocalGpus:
     devices: tuple[str, ...]
     memory: int
 
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit."""
         options = {
             "nthreads": _THREADS,
@@ -187,7 +190,7 @@ class DaskScheduler:
 
     address: str
 
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit.
 
         Raises
@@ -205,39 +208,23 @@ class Slurm:
 
     settings: settings.Slurm
 
-    def cluster(self) -> DaskCluster:
-        """The Dask cluster that submits the jobs; none is submitted yet.
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
+        """Yield what becomes of each unit.
 
         Raises
         ------
         MissingExtraError
             Without dask-jobqueue.
+        RunError
+            If there is no Slurm here, it takes no job, or jobs end before their workers come.
         """
-        try:
-            from dask_jobqueue import SLURMCluster
-        except ImportError:
-            raise MissingExtraError(
-                "a Slurm cluster needs dask-jobqueue: pip install 'myriadcast[slurm]'"
-            ) from None
-        chosen = self.settings
-        return SLURMCluster(
-            cores=_THREADS * chosen.workers,
-            processes=chosen.workers,
-            job_cpu=chosen.workers,
-            memory=f"{chosen.memory_gb}GB",
-            walltime=chosen.walltime,
-            queue=chosen.queue,
-            account=chosen.account,
-            job_extra_directives=list(chosen.directives),
-            job_script_prologue=list(chosen.prologue),
-            scheduler_options={"dashboard": False},
-        )
-
-    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Iterator[Outcome]:
-        """Yield what becomes of each unit."""
-        with _quiet(), self.cluster() as cluster, Client(cluster) as client:
-            cluster.scale(jobs=self.settings.jobs)
-            yield from _dispatched(client, task, units, patience)
+        wanted = min(self.settings.jobs, -(-len(units) // self.settings.workers))
+        with (
+            _quiet(),
+            SlurmJobs(self.settings, wanted, _THREADS, CONFIGURATION) as jobs,
+            Client(jobs.cluster) as client,
+        ):
+            yield from _dispatched(client, task, units, patience, jobs.tend)
 
 
 def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
@@ -350,12 +337,17 @@ def _on_worker(name: str, unit: Unit) -> None:
 
 
 def _dispatched(
-    client: Client, task: Task, units: list[Unit], patience: Patience
-) -> Iterator[Outcome]:
+    client: Client,
+    task: Task,
+    units: list[Unit],
+    patience: Patience,
+    tend: Callable[[], bool] = nobody_comes,
+) -> Outcomes:
     plugin = UnitWorker(f"units-{client.id}", task)
     client.register_plugin(plugin)
     try:
-        yield from Dispatcher(client, partial(_on_worker, plugin.name), units, patience).outcomes()
+        on_worker = partial(_on_worker, plugin.name)
+        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
     finally:
         if client.status == "running":
             # A worker that hangs at the very end, its unit done elsewhere, never answers.

@@ -16,6 +16,11 @@ from pipelines.plan import Unit
 _POLL = 0.5
 
 
+def nobody_comes() -> bool:
+    """What looks after a cluster that has its workers from the start."""
+    return False
+
+
 class Dispatcher:
     """Has units done on a Dask cluster as `Lanes` decides.
 
@@ -29,11 +34,20 @@ class Dispatcher:
         What is to be done.
     patience : Patience
         When to give up.
+    tend : callable
+        Looks after the cluster, at every look at its workers; says whether some may still come,
+        however long it takes.
     """
 
     def __init__(
-        self, client: Client, task: Callable[[Unit], object], units: list[Unit], patience: Patience
+        self,
+        client: Client,
+        task: Callable[[Unit], object],
+        units: list[Unit],
+        patience: Patience,
+        tend: Callable[[], bool] = nobody_comes,
     ) -> None:
+        self._tend = tend
         self._client, self._task, self._patience = client, task, patience
         self._lanes = Lanes(units, patience)
         self._futures: dict[tuple[str, str], Future] = {}
@@ -72,7 +86,7 @@ class Dispatcher:
             ) from None
         self._looked = time.monotonic()
         self._lanes.note(present)
-        if self._lanes.workers:
+        if self._tend() or self._lanes.workers:
             self._seen = self._looked
         elif self._looked - self._seen > self._patience.workers:
             raise RunError("no worker is left; what was finished is kept, run again to go on")

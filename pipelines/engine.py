@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -303,8 +303,11 @@ def _compute_all(
         return failed
     task = UnitTask(plan.ensemble, plan.layout, target.sink)
     total = sum(len(unit.numbers) for unit in todo) * plan.steps
-    with tqdm(total=total, unit=" member-steps", disable=quiet, smoothing=0.1) as bar:
-        for outcome in cluster.outcomes(task, todo, patience):
+    with (
+        closing(cluster.outcomes(task, todo, patience)) as outcomes,
+        tqdm(total=total, unit=" member-steps", disable=quiet, smoothing=0.1) as bar,
+    ):
+        for outcome in outcomes:
             if outcome.failure is None:
                 bar.update(len(outcome.unit.numbers) * plan.steps)
             else:

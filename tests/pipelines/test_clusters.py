@@ -1,17 +1,21 @@
 """Clusters: who computes decides nothing about the bytes; who gets which unit, and when."""
 
 import os
+import re
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from dask.config import deserialize
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
 from pipelines import engine
@@ -28,6 +32,7 @@ from pipelines.clusters import (
 from pipelines.experiment import read_experiment
 from pipelines.lanes import Attempt, Lane, Patience, Waiting
 from pipelines.plan import Unit, make_plan
+from pipelines.slurm import SlurmJobs
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
 from tests.pipelines.test_faults import dask
@@ -183,22 +188,42 @@ def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path)
     assert fingerprint(seed=8) != expected
 
 
-def test_slurm_jobs_are_what_the_experiment_says() -> None:
-    pytest.importorskip("dask_jobqueue")
+def test_slurm_jobs_are_what_the_experiment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("dask_jobqueue") is None:
+        pytest.skip("there is no dask-jobqueue")
     chosen = settings.Slurm(
         kind="slurm", jobs=2, workers=4, memory_gb=16, walltime="02:00:00", queue="weather",
         account="me", directives=("--gres=gpu:1",), prologue=("module load python",),
     )  # fmt: skip
-    with Slurm(chosen).cluster() as cluster:
-        script = cluster.job_script()
+    monkeypatch.setattr("shutil.which", lambda program: program)
+    interrupt = signal.getsignal(signal.SIGINT)
+    with SlurmJobs(chosen, 2, 2, {"distributed.worker.memory.pause": False}) as jobs:
+        script = jobs.script("job-0")
+        address = jobs.cluster.scheduler.address
+    assert signal.getsignal(signal.SIGINT) is interrupt  # dask-jobqueue puts its own there
     for line in ("-p weather", "-A me", "-t 02:00:00", "--gres=gpu:1", "module load python"):
         assert line in script
     assert "--cpus-per-task=4" in script  # each computes on one, and writes on the same
+    assert f"dask_worker {address} --name job-0 " in script
     assert "--nthreads 2 " in script
     assert "--nworkers 4 " in script
+    [given] = re.findall(r"export DASK_INTERNAL_INHERIT_CONFIG=(\S+)", script)
+    assert deserialize(given) == {"distributed.worker.memory.pause": False}
+
+
+def slurm() -> Slurm:
+    return Slurm(settings.Slurm(kind="slurm", jobs=1, memory_gb=1))
 
 
 def test_without_dask_jobqueue_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(MissingExtraError, match=r"myriadcast\[slurm\]"):
-        Slurm(settings.Slurm(kind="slurm", jobs=1, memory_gb=1)).cluster()
+        next(slurm().outcomes(print, units([0]), Patience()))
+
+
+def test_without_slurm_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("dask_jobqueue") is None:
+        pytest.skip("there is no dask-jobqueue")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RunError, match="no sbatch, squeue, scancel on the PATH"):
+        next(slurm().outcomes(print, units([0]), Patience()))
