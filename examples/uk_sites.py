@@ -6,8 +6,8 @@ first issue times alone, where each forecasts the later evenings from the earlie
 shifts; quantile regression; and a pool of the forecast, those of the last hours, climatology and
 persistence, calibrated conformally. Then mixtures of the best of each kind compete with these.
 "Real time" uses only truths that were known when the first judged forecast started, both to choose
-and to fit. "Own" is fitted on the judged issue times themselves: no forecast, but the most that
-such a recipe could do for them.
+and to fit. "Own" is fitted on the judged issue times themselves, and "hindsight" is the one
+recipe of all that does best on them: neither is a forecast, but they say how much could be had.
 """
 
 from __future__ import annotations
@@ -270,27 +270,35 @@ def compete(models: xr.DataArray, truth: xr.DataArray, seen: Seen) -> dict[str, 
     return named | {"chosen": chosen}
 
 
+def judge_all(models: xr.DataArray, truth: xr.DataArray) -> dict[str, tuple[float, float, float]]:
+    """What `judge` says of the raw forecast, and on the judged issue times of every other."""
+    past, new = {"init_time": slice(0, FITTED)}, {"init_time": slice(FITTED, None)}
+    old, ahead = truth.isel(past), truth.isel(new)
+    best = compete(models.isel(past), old, lambda truth, now: truth)
+    print("  real time:")
+    live = compete(models.isel(past), old, known_at)["chosen"]
+
+    def judged(
+        recipe: Recipe, where: dict[str, slice], seen: xr.DataArray
+    ) -> tuple[float, float, float]:
+        return judge(recipe.fit(models.isel(where), seen)(models.isel(new)), ahead)
+
+    raw = latest(models, 1)
+    scores = {"raw, all issue times": judge(raw, truth), "raw": judge(raw.isel(new), ahead)}
+    scores |= {kind: judged(recipe, past, old) for kind, recipe in best.items()}
+    known = known_at(old, ahead["init_time"].values[0])
+    scores["chosen in real time"] = judged(live, past, known)
+    scores |= {f"own, {kind}": judged(recipe, new, ahead) for kind, recipe in best.items()}
+    tried = [judged(recipe, past, old) for recipe in RECIPES]
+    return scores | {"hindsight": min(tried, key=lambda found: found[1])}
+
+
 def main(folder: Path) -> None:
     """Print what was chosen, and a table."""
     rows = []
     for channel, name in CHANNELS.items():
-        models, truth = read(folder, name)
-        past, new = {"init_time": slice(0, FITTED)}, {"init_time": slice(FITTED, None)}
-        start = truth["init_time"].values[FITTED]
-        old, known = truth.isel(past), known_at(truth.isel(past), start)
-        print(f"{channel}, all truths of the issue times that fit:")
-        best = compete(models.isel(past), old, lambda truth, now: truth)
-        print(f"{channel}, real time:")
-        live = compete(models.isel(past), old, known_at)["chosen"]
-        fits = {kind: (recipe, past, old) for kind, recipe in best.items()}
-        fits["real time"] = (live, past, known)
-        fits |= {f"own, {kind}": (recipe, new, truth.isel(new)) for kind, recipe in best.items()}
-        raw = latest(models, 1)
-        scores = {"raw, all issue times": judge(raw, truth)}
-        scores["raw"] = judge(raw.isel(new), truth.isel(new))
-        for label, (recipe, where, seen) in fits.items():
-            forecast = recipe.fit(models.isel(where), seen)
-            scores[label] = judge(forecast(models.isel(new)), truth.isel(new))
+        print(f"{channel}, truths of the issue times that fit:")
+        scores = judge_all(*read(folder, name))
         for label, (below, score, covered) in scores.items():
             change = "" if "raw" in label else f"{score / scores['raw'][1] - 1:+.1%}"
             rows.append(
