@@ -24,6 +24,7 @@ from scoring.calibration.conformity import (
     Counting,
     check_reachable,
     conformal_quantile,
+    where,
 )
 from scoring.labels import load, save
 from scoring.quantiles import check_levels
@@ -239,7 +240,7 @@ class _Fit:
         if refuse:
             fewest = int(count.argmin())
             for alpha in sorted(alphas):
-                check_reachable(alpha, count.ravel()[fewest], _where(truth, groups, fewest))
+                check_reachable(alpha, count.ravel()[fewest], where(truth, groups, fewest))
         at = {dim: truth[dim] for dim in groups if dim in truth.coords}
         return (
             xr.DataArray(shifts, at | {"quantile": levels}, (*groups, "quantile")),
@@ -347,12 +348,3 @@ def _looked_up(shifts: xr.DataArray, quantiles: xr.DataArray, name: str) -> xr.D
             f"{sorted(unknown)}"
         )
     return shifts.sel({name: wanted.drop_vars(set(wanted.coords) - {name})}).drop_vars(name)
-
-
-def _where(truth: xr.DataArray, groups: list[str], index: int) -> str:
-    """Which group it is, in words."""
-    if not groups:
-        return ""
-    places = np.unravel_index(index, [truth.sizes[dim] for dim in groups])
-    names = [f"{dim} {truth[dim].values[at]}" for dim, at in zip(groups, places, strict=True)]
-    return f" for {', '.join(names)}"

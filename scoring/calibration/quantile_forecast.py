@@ -37,6 +37,20 @@ def check_quantile_forecast(quantiles: xr.DataArray, needed: Sequence[str] = ())
         raise InputError(f"two models have one name: {names[names.duplicated()].tolist()}")
 
 
+def known_models(quantiles: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
+    """Which models have a case with truth, (model,).
+
+    Parameters
+    ----------
+    quantiles : xarray.DataArray
+        Any dimensions with `model` and `quantile`; NaN where a model has no forecast.
+    truth : xarray.DataArray
+        The same less these two; NaN where it is missing.
+    """
+    cases = quantiles.notnull().all("quantile") & truth.notnull()
+    return cases.any([dim for dim in cases.dims if dim != "model"]).values
+
+
 def quantiles_by(
     forecast: xr.DataArray,
     coordinate: str,
