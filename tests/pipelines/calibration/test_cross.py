@@ -30,7 +30,7 @@ LAST = np.datetime64("2024-01-30", "s")  # that is fitted on
 LEADS = np.array([24, 48])
 PLACES = ["01", "02", "03", "04", "05", "06", "07", "north"]
 SETTINGS = {
-    "method": "aggregation", "levels": list(LEVELS), "learning_rate": 0.05, "most_rounds": 10,
+    "method": "aggregation", "levels": list(LEVELS), "learning_rate": 0.05, "most_rounds": 4,
     "weight_decay": 0.0,
 }  # fmt: skip
 CROSS = SETTINGS | {"conformal": "cross"}
