@@ -205,7 +205,8 @@ class Aggregated(OfQuantiles):
         return Weights(self.trainer.fit(quantiles, truth, key), table)
 
     def sampled(self, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
-        """Quantiles, (model, init_time, quantile, lead_time, cell), and truth of some cells."""
+        """Quantiles, (model, init_time, quantile, lead_time, cell), and truth of some cells, of the
+        init times that have any truth."""
         models = models_of(cases.pair.forecast)
         count = _cells_used(cases.inits.size, cases.leads.size)
         parts = []
@@ -217,7 +218,10 @@ class Aggregated(OfQuantiles):
             joined = (xr.concat(one, "init_time", **_ALIKE) for one in zip(*dates, strict=True))
             parts.append(tuple(joined))
         both = (xr.concat(one, "lead_time", **_ALIKE) for one in zip(*parts, strict=True))
-        quantiles, truth = (one.drop_vars("season", errors="ignore") for one in both)
+        dated = np.flatnonzero(cases.known.any(axis=1))
+        quantiles, truth = (
+            one.drop_vars("season", errors="ignore").isel(init_time=dated) for one in both
+        )
         return quantiles.transpose("model", "init_time", ...), truth.transpose("init_time", ...)
 
     def judged(

@@ -26,8 +26,8 @@ from scoring.calibration.conformity import (
     conformal_quantile,
     where,
 )
+from scoring.calibration.quantile_forecast import check_alike, check_quantile_forecast
 from scoring.labels import load, save
-from scoring.quantiles import check_levels
 
 _ENTRIES = 2**18  # worked on at a time
 
@@ -113,9 +113,11 @@ class ConformalCalibration:
         Raises
         ------
         InputError
-            If a level needs more cases than there are, or levels come in no pairs.
+            If a level needs more cases than there are, levels do not increase within (0, 1) or come
+            in no pairs, or forecasts and truth are not of the same cases.
         """
-        check_levels(quantiles["quantile"].values)
+        check_quantile_forecast(quantiles)
+        check_alike(quantiles, truth)
         fit = _Fit(tuple(over), weights, conformity, counting)
         if shrinkage is None:
             shifts, cases = fit.by_label(quantiles, truth, tuple(labels), refuse=True)

@@ -26,6 +26,7 @@ from scoring.calibration.conformity import (
     check_reachable,
     where,
 )
+from scoring.calibration.quantile_forecast import check_alike, check_quantile_forecast
 from scoring.labels import load, save
 
 _CONFORMITIES: dict[str, Conformity] = {one.name: one for one in (SYMMETRIC, ONE_SIDED)}
@@ -78,11 +79,14 @@ class CrossConformal:
         Raises
         ------
         InputError
-            If a level needs more cases than there are.
+            If a level needs more cases than there are, levels do not increase within (0, 1) or come
+            in no pairs, or forecasts, truth and folds are not of the same cases.
         """
+        check_quantile_forecast(quantiles)
+        check_alike(quantiles, truth)
+        check_alike(truth, fold)
         pooled = [dim for dim in truth.dims if dim not in by]
-        with xr.set_options(arithmetic_join="exact"):
-            error = (truth - quantiles).transpose(*by, *pooled, "quantile")
+        error = (truth - quantiles).transpose(*by, *pooled, "quantile")
         groups = [truth.sizes[dim] for dim in by]
         flat = error.values.reshape(*groups, -1, error.sizes["quantile"])
         first = truth.isel(dict.fromkeys(by, 0), drop=True)
