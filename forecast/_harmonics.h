@@ -21,7 +21,7 @@
 #define ROWS 6 /* of such a tile */
 #define INLINE static inline __attribute__((always_inline))
 
-typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+typedef float vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 struct transform { /* of a grid; a northern latitude may be the equator */
     int64_t degrees, longitudes, latitudes;

@@ -286,6 +286,13 @@ def _caution(differences: xr.Dataset) -> Iterator[str]:
             f"are worth as few as {float(worth.min()):.1f} independent ones, where less than "
             f"{_TOO_FEW} tell next to nothing: take more init times, or some further apart."
         )
+    told = differences.difference.notnull()
+    same = (differences.difference == 0) & (differences.standard_error == 0)
+    if told.any() and same.where(told, True).all():
+        yield (
+            "Every score is the same on every date: this is one forecast twice, or one compared "
+            "with itself."
+        )
     error = differences.standard_error.where(differences.standard_error > 0)
     narrowest = float(((differences.upper - differences.lower) / (2 * error)).min())
     if narrowest > _WIDE:

@@ -162,6 +162,12 @@ class LocalGpus:
 
     def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit."""
+        with self.started(len(units)) as client:
+            yield from _dispatched(client, task, units, patience)
+
+    @contextmanager
+    def started(self, count: int) -> Iterator[Client]:
+        """So many of the processes, or all that there are."""
         options = {
             "nthreads": _THREADS,
             "memory_limit": self.memory,
@@ -169,7 +175,7 @@ class LocalGpus:
         }
         workers = {
             device: {"cls": Nanny, "options": options | {"env": {"CUDA_VISIBLE_DEVICES": device}}}
-            for device in self.devices[: len(units)]
+            for device in self.devices[:count]
         }
         scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
         with (
@@ -181,7 +187,7 @@ class LocalGpus:
             ) as cluster,
             Client(cluster) as client,
         ):
-            yield from _dispatched(client, task, units, patience)
+            yield client
 
 
 @dataclass(frozen=True)

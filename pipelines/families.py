@@ -224,13 +224,14 @@ def _curve(part: str) -> Callable[[xr.DataArray], xr.DataArray]:
 
 def _extremes(ensemble: Ensemble) -> tuple[Score, ...]:
     percentiles = Reference(ensemble.climate, _PERCENTILES)
+    tail = Reference(ensemble.climate, (0.9, 0.99))
     upper, lower = (Reference(ensemble.climate, (level,)) for level in (0.9, 0.1))
     return (
         mean_of("crps_above_90", FAIR.name, ThresholdWeightedCRPS(Above(upper))),
         mean_of("crps_below_10", FAIR.name, ThresholdWeightedCRPS(Below(lower))),
         mean_of("efi", "exact", ExtremeForecastIndex(percentiles)),
         mean_of("efi_ecmwf", "101 percentiles", ExtremeForecastIndex(percentiles, DISCRETE)),
-        mean_of("shift_of_tails", "0.9 and 0.99", ShiftOfTails(ensemble.climate)),
+        mean_of("shift_of_tails", "0.9 and 0.99", ShiftOfTails(tail)),
     )
 
 

@@ -86,5 +86,6 @@ def with_times(table: pd.DataFrame) -> pd.DataFrame:
             hours = pd.api.types.is_numeric_dtype(lead.dtype)
             changed["lead_time"] = pd.to_timedelta(lead, unit="h" if hours else None)
     except (ValueError, TypeError) as error:
-        raise InputError(f"times of the table cannot be read: {error}") from error
+        reason = str(error).partition(". You might")[0]
+        raise InputError(f"times of the table cannot be read: {reason}") from error
     return table.assign(**changed)

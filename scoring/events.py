@@ -14,7 +14,7 @@ import xarray as xr
 
 from data.errors import InputError
 from scoring.statistic import Statistic
-from scoring.thresholds import Reference, Thresholds
+from scoring.thresholds import Reference, Thresholds, check_thresholds
 from scoring.tile import Tile
 
 
@@ -38,13 +38,14 @@ class JointDistribution(Statistic):
     Raises
     ------
     InputError
-        If there is no step.
+        If there is no step, or thresholds are bare numbers.
     """
 
     thresholds: Thresholds
     steps: int
 
     def __post_init__(self) -> None:
+        check_thresholds(self.thresholds)
         if self.steps < 1:
             raise InputError(f"probabilities need at least one step, found {self.steps}")
 

@@ -15,7 +15,7 @@ from scoring.bisection import count_not_above
 from scoring.identity import make_floats
 from scoring.quantiles import LINEAR, Definition, quantile_deviations
 from scoring.statistic import Statistic
-from scoring.thresholds import Reference
+from scoring.thresholds import SAME_LEVEL, Reference, check_reference
 from scoring.tile import Tile
 
 
@@ -93,6 +93,7 @@ class ExtremeForecastIndex(Statistic):
     integral: Integral = EXACT
 
     def __post_init__(self) -> None:
+        check_reference(self.climate)
         if self.climate.levels[0] != 0 or self.climate.levels[-1] != 1:
             raise InputError(
                 f"the extreme forecast index needs a climate from level 0 to level 1, found "
@@ -121,29 +122,36 @@ class ShiftOfTails(Statistic):
 
     Parameters
     ----------
-    name : str
-        Of the climatology.
+    climate : Reference
+        Has both levels: ``Reference("climate", (0.9, 0.99))``, or that of the index.
     level : float
         p: 0.9 (default), or 0.1 for the lower tail.
     tail : float
         q: 0.99 (default), or 0.01 for the lower tail.
     definition : Definition
         Of the forecast's quantile; `LINEAR` (default) as at the ECMWF.
+
+    Raises
+    ------
+    InputError
+        If the climate lacks one of the levels.
     """
 
-    name: str
+    climate: Reference
     level: float = 0.9
     tail: float = 0.99
     definition: Definition = LINEAR
     minimum_members: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        check_reference(self.climate)
         make_floats(self, "level", "tail")
-
-    @property
-    def climate(self) -> Reference:
-        """The two quantiles of the climatology."""
-        return Reference(self.name, tuple(sorted((self.level, self.tail))))
+        for level in (self.level, self.tail):
+            if not np.isclose(self.climate.levels, level, rtol=0, atol=SAME_LEVEL).any():
+                raise InputError(
+                    f"the shift of tails needs a climate with the levels {self.level:g} and "
+                    f"{self.tail:g}, found {', '.join(f'{one:g}' for one in self.climate.levels)}"
+                )
 
     @property
     def references(self) -> tuple[Reference, ...]:
@@ -153,7 +161,10 @@ class ShiftOfTails(Statistic):
     def of_tile(self, tile: Tile) -> np.ndarray:
         """(cell,)"""
         forecast = quantile_deviations(tile, np.array([self.level]), self.definition)[:, 0]
-        climate = self.climate
-        ends = dict(zip(climate.levels, climate.deviations(tile).T, strict=True))
-        length = ends[self.tail] - ends[self.level]
-        return (forecast - ends[self.tail]) / np.where(length == 0, np.nan, length)
+        levels = np.array(self.climate.levels)
+        climate = self.climate.deviations(tile)
+        start, end = (
+            climate[:, np.abs(levels - level).argmin()] for level in (self.level, self.tail)
+        )
+        length = end - start
+        return (forecast - end) / np.where(length == 0, np.nan, length)

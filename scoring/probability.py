@@ -13,7 +13,7 @@ import numpy as np
 
 from scoring.crps import FAIR, Estimated, Estimator, kernel_score
 from scoring.statistic import Statistic
-from scoring.thresholds import Reference, Thresholds
+from scoring.thresholds import Reference, Thresholds, check_thresholds
 from scoring.tile import Structure, Tile
 
 
@@ -25,9 +25,17 @@ class Exceedance(Statistic):
     ----------
     thresholds : Thresholds
         ``Constants((10.0, 20.0))`` or quantiles of a climatology.
+
+    Raises
+    ------
+    InputError
+        If they are neither.
     """
 
     thresholds: Thresholds
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.thresholds)
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -54,10 +62,18 @@ class BrierScore(Estimated):
         ``Constants((10.0, 20.0))`` or quantiles of a climatology.
     estimator : Estimator
         `FAIR` (default), `STANDARD`, `STRATIFIED`, ...
+
+    Raises
+    ------
+    InputError
+        If thresholds are neither.
     """
 
     thresholds: Thresholds
     estimator: Estimator = FAIR
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.thresholds)
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -86,10 +102,18 @@ class RankedProbabilityScore(Estimated):
         One less than categories.
     estimator : Estimator
         `FAIR` (default), `STANDARD`, `STRATIFIED`, ...
+
+    Raises
+    ------
+    InputError
+        If edges are no thresholds.
     """
 
     edges: Thresholds
     estimator: Estimator = FAIR
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.edges)
 
     @property
     def references(self) -> tuple[Reference, ...]:

@@ -169,9 +169,9 @@ def check_levels(levels: Sequence[float]) -> None:
     """
     values = np.asarray(levels, float)
     if values.size == 0 or not (values > 0).all() or not (values < 1).all():
-        raise InputError(f"quantile levels must lie within (0, 1), found {tuple(levels)}")
+        raise InputError(f"quantile levels must lie within (0, 1), found {tuple(values.tolist())}")
     if not (np.diff(values) > 0).all():
-        raise InputError(f"quantile levels must increase, found {tuple(levels)}")
+        raise InputError(f"quantile levels must increase, found {tuple(values.tolist())}")
 
 
 def quantile_deviations(tile: Tile, levels: np.ndarray, definition: Definition) -> np.ndarray:
@@ -194,8 +194,14 @@ def quantile_score(quantiles: xr.DataArray, truth: xr.DataArray) -> xr.DataArray
         Any dimensions with `quantile`.
     truth : xarray.DataArray
         The same less `quantile`.
+
+    Raises
+    ------
+    InputError
+        If levels do not increase within (0, 1).
     """
     levels = quantiles["quantile"]
+    check_levels(levels.values)
     error = truth - quantiles
     loss = levels * error + np.maximum(-error, 0)
     return 2 * loss.mean("quantile", skipna=False)

@@ -15,7 +15,7 @@ from scoring.identity import make_floats
 from scoring.sorting import subtract
 from scoring.tile import Tile
 
-_SAME_LEVEL = 1e-7  # levels of a stored climatology may be float32
+SAME_LEVEL = 1e-7  # levels of a stored climatology may be float32
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Reference:
             raise InputError(f"reference {self.name!r} has no dimension quantile: {given.dims}")
         levels = np.array(self.levels)
         apart = np.abs(given["quantile"].values - levels[:, None])
-        there = (apart <= _SAME_LEVEL).any(axis=1)
+        there = (apart <= SAME_LEVEL).any(axis=1)
         if not there.all():
             missing = levels[~there].tolist()
             raise InputError(f"reference {self.name!r} has no quantiles at {missing}")
@@ -155,6 +155,36 @@ class Thresholds(Protocol):
     def truth_above(self, tile: Tile) -> np.ndarray:
         """Whether the truth lies above, (cell, threshold)."""
         ...
+
+
+def check_thresholds(thresholds: object) -> None:
+    """Refuse bare numbers, which are easily written instead.
+
+    Raises
+    ------
+    InputError
+        Naming what was found.
+    """
+    if not isinstance(thresholds, Constants | Reference):
+        raise InputError(
+            "thresholds are Constants((10.0, 20.0)) or a Reference of scoring.thresholds, found "
+            f"{thresholds!r}"
+        )
+
+
+def check_reference(reference: object) -> None:
+    """Refuse the name of a climatology alone.
+
+    Raises
+    ------
+    InputError
+        Naming what was found.
+    """
+    if not isinstance(reference, Reference):
+        raise InputError(
+            'a climatology is a Reference("climate", levels) of scoring.thresholds, found '
+            f"{reference!r}"
+        )
 
 
 def _less_truth(values: np.ndarray, tile: Tile) -> np.ndarray:

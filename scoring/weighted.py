@@ -18,7 +18,7 @@ import numpy as np
 
 from data.errors import InputError
 from scoring.crps import FAIR, Estimated, Estimator, kernel_score
-from scoring.thresholds import Constants, Reference, Thresholds
+from scoring.thresholds import Constants, Reference, Thresholds, check_thresholds
 from scoring.tile import Structure, Tile
 
 
@@ -79,6 +79,9 @@ class _OneSided:
     """A weight with one threshold for each score."""
 
     thresholds: Thresholds
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.thresholds)
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -178,6 +181,8 @@ class Between:
     upper: Thresholds
 
     def __post_init__(self) -> None:
+        check_thresholds(self.lower)
+        check_thresholds(self.upper)
         low, high = self._ends
         if low.shape != high.shape:
             raise InputError(f"{low.size} lower thresholds do not fit {high.size} upper ones")

@@ -27,9 +27,10 @@ from pipelines.calibration.models import (
 )
 from pipelines.calibration.quantiles import OfQuantiles
 from pipelines.calibration.tables import is_table, open_model_tables
+from pipelines.calibration.trained import AllDates, Cross, Trained, Trainer
 from pipelines.forecasts import open_forecast
 from pipelines.truths import listed
-from scoring.calibration.aggregation import Aggregation, Aggregator, known_at
+from scoring.calibration.aggregation import Aggregator, known_at
 from scoring.calibration.aggregation_training import Training
 from scoring.calibration.aggregation_weights import (
     CONVEX,
@@ -41,6 +42,13 @@ from scoring.calibration.aggregation_weights import (
     Resolution,
     Unconstrained,
 )
+from scoring.calibration.conformity import ONE_SIDED, SYMMETRIC, pairs
+from scoring.calibration.cross_aggregation import (
+    DISTRIBUTIONS,
+    QUANTILES,
+    Average,
+    CrossAggregator,
+)
 from scoring.calibration.features import (
     Centre,
     Coordinate,
@@ -50,13 +58,15 @@ from scoring.calibration.features import (
     Spread,
 )
 from scoring.calibration.monotone import ISOTONIC, SORT, Crossing
-from scoring.calibration.pools import BestModel, LinearPool
+from scoring.calibration.pools import BestModel
+from scoring.calibration.quantile_forecast import known_models
 from scoring.comparison import baselines, compare
 
 _CASES = 50_000  # more of them say nothing new of a few weights
 FEWEST_DATES = 10
 JUDGED = 0.25  # share of the init times, the last ones
 _RESOLUTIONS: dict[str, Resolution] = {"coarse": Coarse(), "medium": Medium(), "fine": Fine()}
+_AVERAGES: dict[str, Average] = {"quantiles": QUANTILES, "distributions": DISTRIBUTIONS}
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,14 @@ class Weights:
 
     Attributes
     ----------
-    aggregation : Aggregation
-        Trained on all dates.
+    aggregation : Trained
+        On all dates.
     table : pandas.DataFrame
         How the recipe and what it is printed beside scored on the last dates, as `compare` says;
         the weights judged there were trained on what was known before.
     """
 
-    aggregation: Aggregation
+    aggregation: Trained
     table: pd.DataFrame
 
 
@@ -84,6 +94,11 @@ class Aggregated(OfQuantiles):
     `models` of its members tells apart or, with `lags_hours`, its earlier init times. `features`
     make weights local: `season`, `latitude`, `centre` and `spread` of the models (relative to
     `unit`), or any coordinate, such as `lead_time`.
+
+    With `conformal: cross` the dates that train the weights calibrate the result as well (CV+, see
+    `scoring.calibration.cross_aggregation`), each lead by itself: weights are trained once without
+    each of `folds` blocks of dates, whose errors then move the quantiles, each by itself
+    (`sides: one`) or in pairs.
     """
 
     method: Literal["aggregation"] = "aggregation"
@@ -98,6 +113,9 @@ class Aggregated(OfQuantiles):
     average: Literal["quantiles", "distributions"] = "quantiles"
     order: Literal["isotonic", "sort"] = "isotonic"
     crossing: float = Field(0.0, ge=0)
+    conformal: Literal["none", "cross"] = "none"
+    folds: int = Field(5, ge=2)
+    sides: Literal["one", "both"] = "one"
     learning_rate: float = Field(0.02, gt=0)
     weight_decay: float = Field(2.0, ge=0)
     batch: int = Field(1024, ge=1)
@@ -119,6 +137,24 @@ class Aggregated(OfQuantiles):
         if self.average == "distributions" and not plain:
             raise ValueError("average: distributions takes coarse convex weights without features")
         return self
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Aggregated:
+        if self.conformal == "cross" and self.sides == "both":
+            try:
+                pairs(np.array(self.levels))
+            except InputError as error:
+                raise ValueError(f"sides: both: {error}") from None
+        return self
+
+    @property
+    def trainer(self) -> Trainer:
+        """How it is trained."""
+        average = _AVERAGES[self.average]
+        if self.conformal == "none":
+            return AllDates(self.recipe, average)
+        conformity = ONE_SIDED if self.sides == "one" else SYMMETRIC
+        return Cross(CrossAggregator(self.recipe, self.folds, conformity, average))
 
     @property
     def recipe(self) -> Aggregator:
@@ -158,18 +194,21 @@ class Aggregated(OfQuantiles):
             )
         if "latitude" in self.features and "latitude" not in cells:
             raise InputError(f"features: 'latitude' is none of {', '.join(cells)}")
+        used = min(_cells_used(int(dates.max()), dates.size), int(np.prod(list(cells.values()))))
+        self.trainer.check(self.levels, dates, used, channel)
 
     def fit(self, cases: Cases) -> Weights:
         """See `Method.fit`."""
         quantiles, truth = self.sampled(cases)
         key = Key(self.seed) / "aggregation" / cases.channel
         table = compare(*self.judged(quantiles, truth, key), "mean")
-        return Weights(self.recipe.fit(quantiles, truth, key), table)
+        return Weights(self.trainer.fit(quantiles, truth, key), table)
 
     def sampled(self, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
-        """Quantiles, (model, init_time, quantile, lead_time, cell), and truth of some cells."""
+        """Quantiles, (model, init_time, quantile, lead_time, cell), and truth of some cells, of the
+        init times that have any truth."""
         models = models_of(cases.pair.forecast)
-        count = max(1, _CASES // (cases.inits.size * cases.leads.size))
+        count = _cells_used(cases.inits.size, cases.leads.size)
         parts = []
         for some in cases.windows():
             dates = [
@@ -179,31 +218,39 @@ class Aggregated(OfQuantiles):
             joined = (xr.concat(one, "init_time", **_ALIKE) for one in zip(*dates, strict=True))
             parts.append(tuple(joined))
         both = (xr.concat(one, "lead_time", **_ALIKE) for one in zip(*parts, strict=True))
-        quantiles, truth = (one.drop_vars("season", errors="ignore") for one in both)
+        dated = np.flatnonzero(cases.known.any(axis=1))
+        quantiles, truth = (
+            one.drop_vars("season", errors="ignore").isel(init_time=dated) for one in both
+        )
         return quantiles.transpose("model", "init_time", ...), truth.transpose("init_time", ...)
 
     def judged(
         self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key
     ) -> tuple[dict[str, xr.DataArray], xr.DataArray]:
         """Forecasts of the last quarter of the dates by what was known before, and their truth:
-        the trained one, and those that it is always printed beside."""
+        the trained one, and those that it is always printed beside.
+
+        Raises
+        ------
+        InputError
+            If too little was known before.
+        """
         size = quantiles.sizes["init_time"]
         first = size - int(np.ceil(JUDGED * size))
         early, late = slice(None, first), slice(first, None)
         now = quantiles["init_time"].values[late][0]
         past, known = quantiles.isel(init_time=early), known_at(truth, now).isel(init_time=early)
-        cases = past.notnull().all("quantile") & known.notnull()
-        known_models = cases.any([dim for dim in cases.dims if dim != "model"]).values
-        if not known_models.any():
-            raise InputError(
-                f"nothing was known at {now}, the first init time that judges the weights: add "
-                "dates"
-            )
-        past, current = (
-            quantiles.isel(init_time=some, model=known_models) for some in (early, late)
-        )
-        fitted = self.recipe.fit(past, known, key)
-        forecasts = {"aggregation": self._combined(fitted, current)}
+        models, trainer = known_models(past, known), self.trainer
+        first = f"{np.datetime_as_string(now, 'h')}, the first init time that judges the weights"
+        if not models.any():
+            raise InputError(f"nothing was known at {first}: add dates")
+        past, current = (quantiles.isel(init_time=some, model=models) for some in (early, late))
+        try:
+            fitted = trainer.fit(past, known, key)
+        except InputError as error:
+            raise InputError(f"by what was known at {first}: {error}") from error
+        forecasts = {"aggregation": trainer.combined(fitted, current)}
+        forecasts |= trainer.beside(past, known, key, current)
         forecasts |= baselines(current, BestModel.fit(past, known))
         return forecasts, truth.isel(init_time=late)
 
@@ -219,7 +266,8 @@ class Aggregated(OfQuantiles):
                 f"model {sorted(unknown)[0]} is not among those fitted: {', '.join(fitted)}"
             )
         quantiles = model_quantiles(members, self.levels, fitted)
-        return self._combined(state.aggregation, quantiles).transpose("quantile", "lead_time", ...)
+        combined = self.trainer.combined(state.aggregation, quantiles)
+        return combined.transpose("quantile", "lead_time", ...)
 
     def summary(self, state: Weights) -> str:
         """See `Method.summary`."""
@@ -229,17 +277,16 @@ class Aggregated(OfQuantiles):
         return shown.rename(columns=columns).rename_axis(None).to_string()
 
     def write(self, state: Weights, path: Path) -> None:
-        """See `Method.write`: ``.safetensors`` and ``.json``."""
-        state.aggregation.save(path.with_name(f"{path.name}.safetensors"))
+        """See `Method.write`: what is trained, and ``.json``."""
+        self.trainer.write(state.aggregation, path)
         table = state.table.astype(object).where(state.table.notna(), None)
         path.with_name(f"{path.name}.json").write_text(json.dumps(table.to_dict(orient="split")))
 
     def read(self, path: Path) -> Weights:
         """See `Method.read`."""
-        aggregation = Aggregation.load(path.with_name(f"{path.name}.safetensors"), self.recipe)
         kept = json.loads(path.with_name(f"{path.name}.json").read_text())
         table = pd.DataFrame(**kept).astype(float).astype({"cases": int})
-        return Weights(aggregation, table.rename_axis("forecast"))
+        return Weights(self.trainer.read(path), table.rename_axis("forecast"))
 
     def _opened(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:
         named = isinstance(forecast, Mapping)
@@ -260,11 +307,6 @@ class Aggregated(OfQuantiles):
             return by_lag(opened, [lag.astype("timedelta64[ns]") for lag in lags])
         return by_coordinate(opened, self.models, where)
 
-    def _combined(self, aggregation: Aggregation, quantiles: xr.DataArray) -> xr.DataArray:
-        if self.average == "distributions":
-            return LinearPool.weighted(aggregation.weights(quantiles)).of(quantiles)
-        return aggregation.apply(quantiles)
-
     def _feature(self, name: str) -> Feature:
         known: dict[str, Feature] = {
             "season": Season(),
@@ -273,6 +315,11 @@ class Aggregated(OfQuantiles):
             "spread": Spread(self.unit),
         }
         return known.get(name, Coordinate(name))
+
+
+def _cells_used(dates: int, leads: int) -> int:
+    """Of each date and lead, at most."""
+    return max(1, _CASES // (dates * leads))
 
 
 _ALIKE = {"coords": "minimal", "compat": "override", "join": "override"}

@@ -22,13 +22,17 @@ def checkpoints_of(pair: Verification) -> Aggregated | None:
     forecast, method = pair.forecast, Aggregated()
     if "checkpoint" not in forecast.coords or np.unique(forecast["checkpoint"]).size < 2:
         return None
-    dates = [int(pair.scored[name].any(axis=1).sum()) for name in pair.channels]
-    judged = forecast.sizes["init_time"] - ceil(JUDGED * forecast.sizes["init_time"])
-    stops = judged - ceil(method.validation * judged)
-    now = forecast.init_time.values[stops].astype("datetime64[s]")
-    known = (pair.valid_times() <= now)[:stops]
-    trained = [bool((known & pair.scored[name][:stops]).any()) for name in pair.channels]
-    return method if min(dates) >= FEWEST_DATES and all(trained) else None
+    for name in pair.channels:
+        dated = np.flatnonzero(pair.scored[name].any(axis=1))
+        if dated.size < FEWEST_DATES:
+            return None
+        judged = dated.size - ceil(JUDGED * dated.size)
+        stops = judged - ceil(method.validation * judged)
+        now = forecast.init_time.values[dated[stops]].astype("datetime64[s]")
+        known = pair.valid_times()[dated[:stops]] <= now
+        if not (known & pair.scored[name][dated[:stops]]).any():
+            return None
+    return method
 
 
 def model_scores(

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from data.grid import Grid
-from pipelines.calibration.given import LEVEL, given_quantiles
+from pipelines.calibration.given import LEVEL, check_whole, given_quantiles
 from pipelines.truths import Series
 from pipelines.verification import Verification
 from scoring.quantiles import Quantiles
@@ -157,6 +157,7 @@ def quantiles_of(members: xr.DataArray, levels: tuple[float, ...]) -> xr.DataArr
     like = members.isel(number=0, drop=True)
     if LEVEL in members.coords:
         values = given_quantiles(members, levels, "the forecast")
+        check_whole(values, members, levels)
     else:
         values = quantile_values(members.values, levels)
     at = {name: like[name] for name in like.coords}

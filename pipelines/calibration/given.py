@@ -68,16 +68,17 @@ def check_given_levels(given: np.ndarray, levels: Sequence[float], where: str) -
 
 
 def given_quantiles(members: xr.DataArray, levels: Sequence[float], where: str) -> np.ndarray:
-    """Quantiles at some of the levels, (quantile, ...), of (number, ...).
+    """Quantiles at some of the levels, (quantile, ...), of (number, ...); NaN where a date has none
+    of a level.
 
     Raises
     ------
     InputError
         If they cross.
     """
-    given = members[LEVEL].values
-    chosen = [int(np.abs(given - level).argmin()) for level in levels]
-    values = members.values[chosen].astype(np.float32)
+    apart = np.abs(members[LEVEL].values - np.array(levels)[:, None])
+    values = members.values[apart.argmin(axis=1)].astype(np.float32)
+    values[apart.min(axis=1) > _ROUNDING] = np.nan
     falls = np.diff(values, axis=0) < -_ROUNDING * np.abs(values[1:])
     if crossed := int(falls.any(axis=0).sum()):
         time = np.datetime_as_string(members["init_time"].values, "h")
@@ -86,3 +87,31 @@ def given_quantiles(members: xr.DataArray, levels: Sequence[float], where: str) 
             "values that do not decrease with their level"
         )
     return values
+
+
+def check_whole(values: np.ndarray, members: xr.DataArray, levels: Sequence[float]) -> None:
+    """Refuse cases that have some levels but not all.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (quantile, ...), of `members`.
+    members : xarray.DataArray
+        For messages.
+    levels : sequence of float
+        Of the quantiles.
+
+    Raises
+    ------
+    InputError
+        Naming a level that is missing.
+    """
+    missing = np.isnan(values)
+    partly = missing.any(axis=0) & ~missing.all(axis=0)
+    if partly.any():
+        level = levels[int(missing[:, partly].any(axis=1).argmax())]
+        time = np.datetime_as_string(members["init_time"].values, "h")
+        raise InputError(
+            f"the forecast: {members.name} at {time} lacks the quantile of level {level:g} in "
+            f"{int(partly.sum())} cases that have others, expected all or none"
+        )

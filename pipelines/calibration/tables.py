@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def open_model_tables(
     Raises
     ------
     InputError
-        If a column is missing, a key comes twice, or levels do not increase within (0, 1).
+        If a column is missing or holds no numbers, a key is missing or comes twice, or levels do
+        not increase within (0, 1).
     """
     parts = []
     for name, paths in forecasts.items():
@@ -53,7 +55,11 @@ def open_model_tables(
             parts.append(table.assign(model=named) if named else table)
             _check_columns(parts[-1], ("model", "init_time", "lead_time", *cells), path)
     table = pd.concat(parts, ignore_index=True)
-    found = {name: quantiles_of_table(part, [*_KEYS, *cells]) for name, part in _by_channel(table)}
+    files = ", ".join(str(path) for paths in forecasts.values() for path in paths)
+    with _of(files):
+        found = {
+            name: quantiles_of_table(part, [*_KEYS, *cells]) for name, part in _by_channel(table)
+        }
     names = _chosen(found, channels, "the forecast tables")
     joined = xr.Dataset({name: found[name] for name in names})
     return _as_members(joined, cells)
@@ -81,16 +87,19 @@ class TableTruths:
         Raises
         ------
         InputError
-            If a column is missing or a key comes twice.
+            If a column is missing or holds no finite numbers, or a key is missing or comes twice.
         """
         tables = [read_table(path, cells) for path in paths]
         for path, table in zip(paths, tables, strict=True):
             _check_columns(table, ("valid_time", "value", *cells), path)
         joined = pd.concat(tables, ignore_index=True)
-        found = {
-            name: truth_of_table(part, ["valid_time", *cells]) for name, part in _by_channel(joined)
-        }
-        return cls(found, ", ".join(map(str, paths)))
+        where = ", ".join(map(str, paths))
+        with _of(where):
+            found = {
+                name: truth_of_table(part, ["valid_time", *cells])
+                for name, part in _by_channel(joined)
+            }
+        return cls(found, where)
 
     def times(self, name: str) -> np.ndarray:
         """Valid times of a channel, datetime64[s], ascending."""
@@ -119,7 +128,8 @@ class TableTruths:
                 if not np.isin(values, array[dim].values).any():
                     raise InputError(
                         f"{self.where}: has no {dim} of the forecasts; found "
-                        f"{array[dim].values[0]!r}, expected {values[0]!r} and the like"
+                        f"{array[dim].values.tolist()[0]!r}, expected {values.tolist()[0]!r} and "
+                        "the like"
                     )
             moved[name] = array.reindex(cells)
         return TableTruths(moved, self.where)
@@ -139,11 +149,13 @@ def verification_of_tables(
     valid = valid_times(forecast)
     for name in _chosen(forecast, channels, where):
         times = truth.times(name)
+        if not times.size:
+            raise InputError(f"{truth.where}: has no truth of {name}: every value is missing")
         scored[name] = np.isin(valid, times)
         if not scored[name].any():
             raise InputError(
                 f"{truth.where}: has no truth of {name} at a valid time of {where}: forecasts are "
-                f"valid {valid.min()} to {valid.max()}, truth is from {times[:1]} to {times[-1:]}"
+                f"valid {valid.min()} to {valid.max()}, truth is from {times[0]} to {times[-1]}"
             )
     return Verification(forecast, truth, tuple(scored), scored, where, ())
 
@@ -169,6 +181,15 @@ def _as_members(quantiles: xr.Dataset, cells: tuple[str, ...]) -> xr.Dataset:
         forecast[name] = ((*SERIES, *cells), values)
         completed |= np.isfinite(values).reshape(*size, -1).any(axis=2)
     return forecast.assign_coords(completed=(("init_time", "number"), completed))
+
+
+@contextmanager
+def _of(where: str) -> Iterator[None]:
+    """Say of what files an error is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _by_channel(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -129,8 +129,9 @@ class Cases:
         early, late = (self.known <= first) & (self.init_time < first), self.init_time >= first
         if not early.any():
             raise InputError(
-                f"no case was known at {first}, the first of the {number} init times (of "
-                f"{times.size}) that say when to stop: give more dates or a smaller share"
+                f"no case was known at {np.datetime_as_string(first, 'h')}, the first of the "
+                f"{number} init times (of {times.size}) that say when to stop: give more dates or "
+                "a smaller share"
             )
         return self.take(early), self.take(late)
 

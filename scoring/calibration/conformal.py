@@ -24,9 +24,10 @@ from scoring.calibration.conformity import (
     Counting,
     check_reachable,
     conformal_quantile,
+    where,
 )
+from scoring.calibration.quantile_forecast import check_alike, check_quantile_forecast
 from scoring.labels import load, save
-from scoring.quantiles import check_levels
 
 _ENTRIES = 2**18  # worked on at a time
 
@@ -112,9 +113,11 @@ class ConformalCalibration:
         Raises
         ------
         InputError
-            If a level needs more cases than there are, or levels come in no pairs.
+            If a level needs more cases than there are, levels do not increase within (0, 1) or come
+            in no pairs, or forecasts and truth are not of the same cases.
         """
-        check_levels(quantiles["quantile"].values)
+        check_quantile_forecast(quantiles)
+        check_alike(quantiles, truth)
         fit = _Fit(tuple(over), weights, conformity, counting)
         if shrinkage is None:
             shifts, cases = fit.by_label(quantiles, truth, tuple(labels), refuse=True)
@@ -239,7 +242,7 @@ class _Fit:
         if refuse:
             fewest = int(count.argmin())
             for alpha in sorted(alphas):
-                check_reachable(alpha, count.ravel()[fewest], _where(truth, groups, fewest))
+                check_reachable(alpha, count.ravel()[fewest], where(truth, groups, fewest))
         at = {dim: truth[dim] for dim in groups if dim in truth.coords}
         return (
             xr.DataArray(shifts, at | {"quantile": levels}, (*groups, "quantile")),
@@ -347,12 +350,3 @@ def _looked_up(shifts: xr.DataArray, quantiles: xr.DataArray, name: str) -> xr.D
             f"{sorted(unknown)}"
         )
     return shifts.sel({name: wanted.drop_vars(set(wanted.coords) - {name})}).drop_vars(name)
-
-
-def _where(truth: xr.DataArray, groups: list[str], index: int) -> str:
-    """Which group it is, in words."""
-    if not groups:
-        return ""
-    places = np.unravel_index(index, [truth.sizes[dim] for dim in groups])
-    names = [f"{dim} {truth[dim].values[at]}" for dim, at in zip(groups, places, strict=True)]
-    return f" for {', '.join(names)}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, Protocol
 
 import numpy as np
+import xarray as xr
 
 from data.errors import InputError
 
@@ -150,6 +151,17 @@ def check_reachable(alpha: float, count: float, where: str = "") -> None:
         )
 
 
+def where(array: xr.DataArray, groups: Sequence[str], index: int) -> str:
+    """Which of the groups along some dimensions it is, as a message ends: `` for site 3``."""
+    if not groups:
+        return ""
+    places = np.unravel_index(index, [array.sizes[dim] for dim in groups])
+    names = [
+        f"{dim} {_said(array[dim].values[at])}" for dim, at in zip(groups, places, strict=True)
+    ]
+    return f" for {', '.join(names)}"
+
+
 def conformal_quantile(
     scores: np.ndarray, weights: np.ndarray, count: np.ndarray, alpha: np.ndarray | float
 ) -> np.ndarray:
@@ -204,6 +216,13 @@ def _weighted_quantile(scores: np.ndarray, weights: np.ndarray, level: np.ndarra
     place = np.where(reached.any(axis=1), reached.argmax(axis=1), last)
     found = np.take_along_axis(ascending, place[:, None], axis=1)[:, 0]
     return np.where(total[:, 0] > 0, found, np.inf)
+
+
+def _said(label: object) -> str:
+    """A label as a message has it; leads in hours."""
+    if isinstance(label, np.timedelta64):
+        return f"{label / np.timedelta64(1, 'h'):g} h"
+    return str(label)
 
 
 def pairs(levels: np.ndarray) -> list[tuple[int, int]]:

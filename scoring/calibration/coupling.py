@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from data.errors import InputError
-from scoring.quantiles import check_levels, ensemble_quantiles
+from scoring.calibration.quantile_forecast import check_quantile_forecast
+from scoring.quantiles import ensemble_quantiles
 
 
 def member_levels(members: int) -> np.ndarray:
@@ -78,8 +79,8 @@ def map_members(
     xarray.DataArray
         Dimensions, order, coordinates and type of `forecast`.
     """
+    check_quantile_forecast(calibrated)
     levels = calibrated["quantile"].values
-    check_levels(levels)
     raw = forecast.transpose(..., member_dim)
     dims = (*raw.dims[:-1], "quantile")
     wanted = calibrated.transpose(*dims)

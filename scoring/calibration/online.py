@@ -18,9 +18,9 @@ import xarray as xr
 from data.errors import InputError, StoreError
 from scoring.calibration.conformal import check_fitted
 from scoring.calibration.isotonic import isotonic_regression
+from scoring.calibration.quantile_forecast import check_alike, check_quantile_forecast
 from scoring.labels import load, save
 from scoring.layout import Layout
-from scoring.quantiles import check_levels
 
 _NEVER = np.datetime64("1700-01-01", "ns")
 _LEARNED = {"learned": ("lead_time",)}
@@ -122,9 +122,10 @@ class OnlineCalibration:
         Raises
         ------
         InputError
-            If a level needs more cases than there are.
+            If a level needs more cases than there are, levels do not increase within (0, 1), or
+            forecasts and truth are not of the same cases.
         """
-        check_levels(quantiles["quantile"].values)
+        check_quantile_forecast(quantiles)
         cells = {dim: size for dim, size in truth.sizes.items() if dim not in _CASE}
         if missing := (set(pooled) | set(towards)) - set(cells):
             raise InputError(f"{sorted(missing)} are not among the cells' dimensions {[*cells]}")
@@ -352,6 +353,7 @@ def _time(quantiles: xr.DataArray) -> np.datetime64:
 
 def _errors(layout: Layout, quantiles: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
     """Truth minus quantile, (init_time, lead_time, group, case, quantile)."""
+    check_alike(quantiles, truth)
     return layout.values(truth)[..., None] - layout.values(quantiles)
 
 

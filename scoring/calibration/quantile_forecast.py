@@ -37,6 +37,34 @@ def check_quantile_forecast(quantiles: xr.DataArray, needed: Sequence[str] = ())
         raise InputError(f"two models have one name: {names[names.duplicated()].tolist()}")
 
 
+def check_alike(quantiles: xr.DataArray, truth: xr.DataArray) -> None:
+    """Refuse truth of other cases than those of a quantile forecast.
+
+    Raises
+    ------
+    InputError
+        If one of the dimensions that both have has other labels, or another size.
+    """
+    try:
+        xr.align(quantiles, truth, join="exact", copy=False)
+    except ValueError as error:
+        raise InputError(f"forecasts and truth have different coordinates: {error}") from error
+
+
+def known_models(quantiles: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
+    """Which models have a case with truth, (model,).
+
+    Parameters
+    ----------
+    quantiles : xarray.DataArray
+        Any dimensions with `model` and `quantile`; NaN where a model has no forecast.
+    truth : xarray.DataArray
+        The same less these two; NaN where it is missing.
+    """
+    cases = quantiles.notnull().all("quantile") & truth.notnull()
+    return cases.any([dim for dim in cases.dims if dim != "model"]).values
+
+
 def quantiles_by(
     forecast: xr.DataArray,
     coordinate: str,
@@ -134,9 +162,11 @@ def from_long(
     Raises
     ------
     InputError
-        If a column is missing, a key comes twice, or a level is not within (0, 1).
+        If a column is missing or holds no numbers, a key is missing or comes twice, or a level is
+        not within (0, 1).
     """
     _check_columns(table, [*keys, level, value])
+    _check_numbers(table, [level, value])
     renamed = table.rename(columns={level: "quantile"})
     check_levels(np.sort(renamed["quantile"].unique()))
     return _unstacked(renamed, [*keys, "quantile"], value)
@@ -165,10 +195,12 @@ def from_wide(
     Raises
     ------
     InputError
-        If a column is missing, a key comes twice, or levels do not increase within (0, 1).
+        If a column is missing or holds no numbers, a key is missing or comes twice, or levels do
+        not increase within (0, 1).
     """
     levels = columns if columns is not None else _named_levels(table)
     _check_columns(table, [*keys, *levels])
+    _check_numbers(table, list(levels))
     check_levels(tuple(levels.values()))
     index = _index(table, keys)
     places = [index.get_level_values(key) for key in keys]
@@ -193,9 +225,14 @@ def truth_from_table(
     Raises
     ------
     InputError
-        If a column is missing or a key comes twice.
+        If a column is missing or holds no finite numbers, or a key is missing or comes twice.
     """
     _check_columns(table, [*keys, value])
+    _check_numbers(table, [value])
+    if infinite := int(np.isinf(table[value].to_numpy(float)).sum()):
+        raise InputError(
+            f"column {value!r} is infinite in {infinite} rows, expected a truth or none"
+        )
     return _unstacked(table, keys, value)
 
 
@@ -236,6 +273,11 @@ def _unstacked(table: pd.DataFrame, keys: Sequence[str], value: str) -> xr.DataA
 
 def _index(table: pd.DataFrame, keys: Sequence[str]) -> pd.MultiIndex:
     """The keys of the rows, each of which must come once."""
+    if table.empty:
+        raise InputError("the table has no row")
+    for key in keys:
+        if missing := int(table[key].isna().sum()):
+            raise InputError(f"column {key!r} is empty in {missing} rows")
     plain = [
         column.astype(column.cat.categories.dtype)
         if isinstance(column.dtype, pd.CategoricalDtype)
@@ -246,9 +288,26 @@ def _index(table: pd.DataFrame, keys: Sequence[str]) -> pd.MultiIndex:
     if not index.is_unique:
         twice = index[index.duplicated()]
         raise InputError(
-            f"{len(twice)} rows repeat a key of {', '.join(keys)}; the first is {twice[0]}"
+            f"{len(twice)} rows repeat a key of {', '.join(keys)}; the first is "
+            f"{', '.join(map(_said, twice[0]))}"
         )
     return index
+
+
+def _said(label: object) -> str:
+    """A label as a message has it; leads in hours."""
+    if isinstance(label, pd.Timedelta):
+        return f"{label / pd.Timedelta(1, 'h'):g} h"
+    return label.isoformat() if isinstance(label, pd.Timestamp) else str(label)
+
+
+def _check_numbers(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    for column in columns:
+        if not pd.api.types.is_numeric_dtype(table[column].dtype):
+            found = pd.to_numeric(table[column], errors="coerce")
+            wrong = table[column][found.isna() & table[column].notna()]
+            if not wrong.empty:
+                raise InputError(f"column {column!r} holds {wrong.iloc[0]!r}, expected numbers")
 
 
 def _types(table: pd.DataFrame, columns: Sequence[str]) -> list[np.dtype]:

@@ -150,6 +150,9 @@ def test_a_forecast_does_not_differ_from_itself(pair):
     found = compare(pair.result, Scored.of(pair.result)).differences
     assert not found.significant.any()
     np.testing.assert_array_equal(found.difference, 0.0)
+    assert "or one compared with itself" in " ".join(found.attrs["notes"])
+    apart = compare(pair.result, Scored.load(pair.scored)).differences
+    assert "with itself" not in " ".join(apart.attrs["notes"])
 
 
 def test_only_common_dates_count(pair):

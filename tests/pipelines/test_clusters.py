@@ -18,7 +18,8 @@ import torch
 from dask.config import deserialize
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
-from pipelines import engine
+from forecast.compiled import library
+from pipelines import engine, plan
 from pipelines import experiment as settings
 from pipelines.clusters import (
     DaskScheduler,
@@ -26,6 +27,7 @@ from pipelines.clusters import (
     LocalGpus,
     LocalProcesses,
     Slurm,
+    UnitWorker,
     make_cluster,
     visible_gpus,
 )
@@ -186,6 +188,20 @@ def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path)
     assert fingerprint(cluster={"kind": "in_process"}, min_members=2) == expected
     assert fingerprint(init_times=["2006-01-02T00"]) == expected
     assert fingerprint(seed=8) != expected
+
+
+def test_what_steps_a_network_is_part_of_it_and_the_same_on_every_worker(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, here = read_experiment(world.experiment("stepped")), UnitWorker("here", print)
+    expected = make_plan(experiment, tmp_path / "f.zarr").units[0].fingerprint
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # this process goes on
+    here.setup(None)
+    steps = "C" if library() is None else "torch"  # the other one
+    monkeypatch.setattr(plan, "library", lambda: None if steps == "torch" else object())
+    assert make_plan(experiment, tmp_path / "f.zarr").units[0].fingerprint != expected
+    with pytest.raises(RunError, match=f"a worker has .*'network step': '{steps}'"):
+        here.setup(None)
 
 
 def test_slurm_jobs_are_what_the_experiment_says(monkeypatch: pytest.MonkeyPatch) -> None:

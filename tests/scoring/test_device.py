@@ -32,7 +32,7 @@ STATISTICS = (
     Quantiles(), IntervalHits(), Rank(), RankHistogram(7), Outlier(),
     moments.EnsembleMean(), moments.Variance(), moments.SquaredError(), moments.SquaredTruth(),
     ExtremeForecastIndex(CLIMATE, DISCRETE), ExtremeForecastIndex(CLIMATE, EXACT),
-    ShiftOfTails("climate"),
+    ShiftOfTails(TAIL),
 )  # fmt: skip
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -9,6 +9,7 @@ from scoring.statistic import OMIT, evaluate_arrays
 from scoring.thresholds import Reference
 
 PERCENTILES = Reference("climate", tuple(np.linspace(0, 1, 101)))
+TAIL = Reference("climate", (0.9, 0.99))
 DISCRETE_INDEX = ExtremeForecastIndex(PERCENTILES, DISCRETE)
 EXACT_INDEX = ExtremeForecastIndex(PERCENTILES, EXACT)
 
@@ -58,9 +59,9 @@ def test_indices_of_geopotential_in_float32_are_those_of_earthkit():
     truth = (54_000 + np.arange(6)).astype("f4")
     references = {
         reference: climate[:, np.isin(np.round(PERCENTILES.levels, 2), reference.levels)]
-        for reference in ShiftOfTails("climate").references
+        for reference in ShiftOfTails(TAIL).references
     }
-    statistics = DISCRETE_INDEX, ShiftOfTails("climate")
+    statistics = DISCRETE_INDEX, ShiftOfTails(TAIL)
     found = evaluate_arrays(
         statistics, forecast, truth, references={PERCENTILES: climate, **references}
     )
@@ -123,19 +124,35 @@ def test_index_has_no_unit_also_where_quantiles_are_equal(statistic, unit):
 @pytest.mark.parametrize("members", [1, 2, 51])
 def test_shift_of_tails_is_that_of_earthkit(level, tail, members):
     forecast, climate = case(members)
-    found = value(ShiftOfTails("climate", level, tail), forecast, climate)
+    found = value(
+        ShiftOfTails(Reference("climate", sorted((level, tail))), level, tail), forecast, climate
+    )
     expected = sot(climate.T.copy(), forecast, perc=round(100 * level))
     np.testing.assert_allclose(np.clip(found, -10, 10), expected, rtol=1e-10)
+
+
+def test_shift_of_tails_takes_the_climate_of_the_index():
+    forecast, climate = case(20)
+    expected = value(ShiftOfTails(TAIL), forecast, climate)
+    np.testing.assert_array_equal(value(ShiftOfTails(PERCENTILES), forecast, climate), expected)
+
+
+def test_a_climate_that_does_not_fit_is_refused():
+    for made in (ShiftOfTails, ExtremeForecastIndex):
+        with pytest.raises(InputError, match=r'is a Reference\("climate", levels\) .* \'climate\''):
+            made("climate")
+    with pytest.raises(InputError, match=r"levels 0\.1 and 0\.01, found 0\.9, 0\.99"):
+        ShiftOfTails(TAIL, 0.1, 0.01)
 
 
 def test_shift_of_tails_of_a_climate_without_a_tail_is_missing():
     forecast, climate = case(5)
     climate[3] = 0.0
-    found = value(ShiftOfTails("climate"), forecast, climate)
+    found = value(ShiftOfTails(TAIL), forecast, climate)
     assert np.flatnonzero(np.isnan(found)).tolist() == [3]
 
 
-@pytest.mark.parametrize("statistic", [EXACT_INDEX, DISCRETE_INDEX, ShiftOfTails("climate")])
+@pytest.mark.parametrize("statistic", [EXACT_INDEX, DISCRETE_INDEX, ShiftOfTails(TAIL)])
 def test_true_counts_are_used_where_members_are_missing(statistic):
     forecast, climate = case(30)
     gaps = forecast.copy()

@@ -112,7 +112,7 @@ def test_equal_numbers_make_equal_names(made):
         (lambda number: VariogramScore(power=number), 1),
         (lambda number: Band(number, 90), -20),
         (lambda number: Box(number, 10, number, 30), -10),
-        (lambda number: ShiftOfTails("climate", 0.5, number), 1),
+        (lambda number: ShiftOfTails(Reference("climate", (0.5, 1)), 0.5, number), 1),
     ],
 )
 def test_whole_numbers_are_named_as_floats_are(made, number):

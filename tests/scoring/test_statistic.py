@@ -41,7 +41,7 @@ STATISTICS = (
     ThresholdWeightedCRPS(Above(CLIMATE), STANDARD), ThresholdWeightedCRPS(INTERVALS),
     ThresholdWeightedCRPS(Below(THRESHOLDS), STRATIFIED), OutcomeWeightedCRPS(WIDE, STANDARD),
     OutcomeWeightedCRPS(Above(Constants((2.0,)))), OutcomeWeightedCRPS(Below(Constants((8.0,)))),
-    ExtremeForecastIndex(CLIMATE), ExtremeForecastIndex(CLIMATE, DISCRETE), ShiftOfTails("climate"),
+    ExtremeForecastIndex(CLIMATE), ExtremeForecastIndex(CLIMATE, DISCRETE), ShiftOfTails(CLIMATE),
     JointDistribution(THRESHOLDS, 10), JointDistribution(CLIMATE, 4), ExpectedOutlier((1, 4, 9)),
     BestMemberError((1, 4, 9)), Gain(), QuantileScore(), QuantileScore((0.1, 0.5), LINEAR),
     IntervalScore(), IntervalScore((0.5,), LINEAR), WeightedIntervalScore(), GaussianCRPS(),

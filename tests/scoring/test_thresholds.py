@@ -1,11 +1,14 @@
-"""Thresholds that are quantiles of a climatology: which of its levels are taken."""
+"""Thresholds: what is taken for them, and which levels of a climatology."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from data.errors import InputError
-from scoring.thresholds import Reference
+from scoring.events import JointDistribution
+from scoring.probability import BrierScore, Exceedance, RankedProbabilityScore
+from scoring.thresholds import Constants, Reference
+from scoring.weighted import Above, Below, Between
 
 CELLS = xr.DataArray(np.zeros(3), dims="x")
 
@@ -33,3 +36,22 @@ def test_the_nearest_level_is_taken_whatever_the_order():
 def test_another_level_is_not_taken_for_it(levels):
     with pytest.raises(InputError, match=r"'climate' has no quantiles at \[.*0\.999999\]"):
         taken((0.5, 0.999999), climate(*levels))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Exceedance,
+        BrierScore,
+        RankedProbabilityScore,
+        Above,
+        Below,
+        lambda given: Between(given, Constants((1.0,))),
+        lambda given: Between(Constants((0.0,)), given),
+        lambda given: JointDistribution(given, 10),
+    ],
+)
+@pytest.mark.parametrize("given", [(0.5,), 0.5, "climate"], ids=repr)
+def test_bare_thresholds_are_refused_with_what_is_expected(made, given):
+    with pytest.raises(InputError, match=r"thresholds are Constants\(\(10\.0, 20\.0\)\) or a Ref"):
+        made(given)

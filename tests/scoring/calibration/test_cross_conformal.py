@@ -89,6 +89,72 @@ def test_it_is_the_order_statistic_of_its_definition():
         np.testing.assert_allclose(result[case, [0, 2]], [low, high])
 
 
+@pytest.mark.parametrize("conformity", [SYMMETRIC, ONE_SIDED], ids=lambda c: c.name)
+def test_counting_finds_what_sorting_all_ends_does(conformity):
+    rng = np.random.default_rng(4)
+    cases, fold = 60, rng.integers(0, 4, 60)
+    levels, dims = [0.05, 0.3, 0.5, 0.7, 0.95], ("init_time", "quantile")
+    # Rounded, so that many ends are the same; one fold far from the others.
+    truth = xr.DataArray(rng.normal(size=cases).round(1), dims="init_time")
+    past = xr.DataArray(np.zeros((cases, 5)), {"quantile": levels}, dims)
+    new = rng.normal(size=(4, 30, 1)).round(1) + np.array([0.0, 0.0, 0.0, 50.0])[:, None, None]
+    new = xr.DataArray(new + np.arange(5), {"quantile": levels}, ("fold", "case", "quantile"))
+    fitted = CrossConformal.fit(past, truth, xr.DataArray(fold, dims="init_time"), conformity)
+    found = fitted.apply(new)
+    expected = new.mean("fold").values
+    for margin in conformity.margins(lambda level: truth.values, np.array(levels)):
+        place = int(np.ceil(round((1 - margin.alpha) * (cases + 1), 6))) - 1
+        for level, direction in margin.moved:
+            ends = direction * new.values[fold, :, level] + margin.scores[:, None]
+            expected[:, level] = direction * np.sort(ends, axis=0)[place]
+    np.testing.assert_allclose(found, np.sort(expected, axis=1), rtol=1e-10, atol=1e-10)
+
+
+def test_groups_are_calibrated_each_by_itself_and_kept(tmp_path):
+    made = [experiment(np.random.default_rng(seed)) for seed in (5, 6)]
+    leads = xr.DataArray(np.array([24, 48]) * np.timedelta64(3600, "s").astype("m8[ns]"),
+                         dims="lead_time", name="lead_time")  # fmt: skip
+    past, truth, new = (
+        xr.concat([one[name] for one in made], leads) for name in ("quantiles", "truth", "new")
+    )
+    truth = truth.copy()
+    truth[1, 30:] = np.nan
+    fold = made[0]["fold"]
+    both = CrossConformal.fit(past, truth, fold, by=("lead_time",))
+    both.save(tmp_path / "c.zarr")
+    again = CrossConformal.load(tmp_path / "c.zarr")
+    some = {"init_time": slice(0, 30)}
+    alone = [
+        CrossConformal.fit(made[0]["quantiles"], made[0]["truth"], fold),
+        CrossConformal.fit(made[1]["quantiles"].isel(some), made[1]["truth"].isel(some),
+                           fold.isel(some)),
+    ]  # fmt: skip
+    # In another order of leads: groups are found by their label.
+    found = again.apply(new.isel(lead_time=[1, 0]))
+    xr.testing.assert_identical(found, both.apply(new.isel(lead_time=[1, 0])))
+    for place, lead in ((0, 1), (1, 0)):
+        one = alone[lead].apply(new.isel(lead_time=lead, drop=True))
+        np.testing.assert_allclose(found.isel(lead_time=place), one.transpose(*found.dims[1:]))
+    with pytest.raises(InputError, match="fitted for lead_time in"):
+        again.apply(new.assign_coords(lead_time=leads.values * 3))
+    truth[1, 8:] = np.nan
+    with pytest.raises(InputError, match="at least 9 cases, found 8 for lead_time 48 h"):
+        CrossConformal.fit(past, truth, fold, by=("lead_time",))
+
+
+def test_a_fold_without_a_forecast_speaks_as_the_others_do():
+    made = experiment(np.random.default_rng(7))
+    fitted = CrossConformal.fit(made["quantiles"], made["truth"], made["fold"])
+    new = made["new"].copy()
+    new[2, :100] = np.nan
+    new[:, 50] = np.nan
+    filled = new.copy()
+    filled[2, :100] = new.isel(fold=[0, 1, 3, 4], case=slice(100)).mean("fold")
+    found = fitted.apply(new)
+    xr.testing.assert_allclose(found, fitted.apply(filled))
+    assert found.isnull().all("quantile").values.nonzero()[0].tolist() == [50]
+
+
 def test_too_few_cases_and_folds_are_refused():
     made = experiment(np.random.default_rng(3))
     few = {"init_time": slice(0, 8)}

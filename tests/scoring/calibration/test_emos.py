@@ -131,7 +131,10 @@ def test_it_does_not_depend_on_the_unit():
     forecast, truth = case(150, 2)
     metres, millimetres = Emos.fit(forecast, truth), Emos.fit(1000 * forecast, 1000 * truth)
     scale = xr.DataArray([1000.0, 1.0, 1000.0, 1.0], dims="parameter")
-    np.testing.assert_allclose(metres.parameters * scale, millimetres.parameters, rtol=1e-3)
+    # One is zero but for rounding, which differs between processors.
+    np.testing.assert_allclose(
+        metres.parameters * scale, millimetres.parameters, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_parameters_survive_a_save_and_load(tmp_path):

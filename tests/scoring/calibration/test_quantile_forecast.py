@@ -5,6 +5,9 @@ import xarray as xr
 
 from data.errors import InputError
 from data.key import Key
+from scoring.calibration.conformal import ConformalCalibration
+from scoring.calibration.cross_conformal import CrossConformal
+from scoring.calibration.online import OnlineCalibration
 from scoring.calibration.quantile_forecast import (
     check_quantile_forecast,
     from_long,
@@ -14,7 +17,8 @@ from scoring.calibration.quantile_forecast import (
     truth_at_valid_time,
     truth_from_table,
 )
-from scoring.quantiles import ensemble_quantiles
+from scoring.calibration.tracking import QuantileTracking
+from scoring.quantiles import ensemble_quantiles, quantile_score
 
 LEVELS = (0.1, 0.5, 0.9)
 DAYS = pd.date_range("2024-01-01", periods=4)
@@ -60,7 +64,7 @@ def test_columns_can_be_named():
 
 def test_bad_tables_are_refused():
     doubled = pd.concat([wide(), wide().iloc[[3]]])
-    with pytest.raises(InputError, match=r"1 rows repeat a key .*'a'.*'y'"):
+    with pytest.raises(InputError, match=r"1 rows repeat a key .* is a, .*, y"):
         from_wide(doubled, KEYS)
     with pytest.raises(InputError, match="rows repeat a key"):
         from_long(pd.concat([long(), long().iloc[[3]]]), KEYS)
@@ -135,3 +139,50 @@ def test_what_is_no_quantile_forecast_is_refused():
         check_quantile_forecast(quantiles.isel(quantile=[1, 0]))
     with pytest.raises(InputError, match="two models have one name"):
         check_quantile_forecast(quantiles.isel(model=[0, 0]))
+
+
+def of_dates(levels: list[float]) -> tuple[xr.DataArray, xr.DataArray]:
+    """A quantile forecast of one model for 24 dates, and its truth."""
+    rng = np.random.default_rng(1)
+    at = {"init_time": np.arange(24).astype("datetime64[D]").astype("datetime64[ns]")}
+    at["lead_time"] = np.array([24]) * np.timedelta64(3600, "s").astype("timedelta64[ns]")
+    truth = xr.DataArray(rng.normal(size=(24, 1)), at, tuple(at))
+    values = truth.values[..., None] + rng.normal(size=(24, 1, 1)) + np.arange(len(levels))
+    return xr.DataArray(values, {**at, "quantile": levels}, (*at, "quantile")), truth
+
+
+FITS = {
+    "conformal": lambda quantiles, truth: ConformalCalibration.fit(quantiles, truth, ["init_time"]),
+    "cross": lambda quantiles, truth: CrossConformal.fit(
+        quantiles, truth, truth.init_time.copy(data=np.arange(24) % 3)
+    ),
+    "online": lambda quantiles, truth: OnlineCalibration.start(
+        QuantileTracking(0.1), quantiles, truth
+    ),
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([0.9, 0.5, 0.1], r"levels must increase, found \(0\.9, 0\.5, 0\.1\)"),
+        ([0.0, 0.5, 1.0], r"levels must lie within \(0, 1\), found \(0\.0, 0\.5, 1\.0\)"),
+    ],
+)
+def test_levels_that_are_none_fit_nothing(fit, levels, message):
+    with pytest.raises(InputError, match=message):
+        fit(*of_dates(levels))
+    with pytest.raises(InputError, match=message):
+        quantile_score(*of_dates(levels))
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_truth_of_other_cases_fits_nothing(fit):
+    quantiles, truth = of_dates([0.1, 0.5, 0.9])
+    fit(quantiles, truth)
+    later = truth.assign_coords(init_time=truth.init_time + np.timedelta64(1, "D"))
+    with pytest.raises(InputError, match="forecasts and truth have different coordinates"):
+        fit(quantiles, later)
+    with pytest.raises(InputError, match="a quantile forecast needs a dimension quantile"):
+        fit(truth, truth)
