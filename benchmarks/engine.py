@@ -6,8 +6,8 @@ workers: the same number of member-steps, nothing perturbed, kept or written. Wa
 user waits; process time is what the workers computed, and what to compare on a busy machine.
 
 Where Earth2Studio is installed in the same environment, its ensemble workflow with its zarr
-back-end takes turns with ours on the same network and as many members, with the batch size,
-threads and chunks that a short trial finds best. Both store every channel and lead. It steps the
+back-end takes turns with ours on the same network and as many members, with the batch size
+and threads that a short trial finds best. Both store every channel and lead. It steps the
 network as the torch module that it is, as it does with any model; and, lest our step in C be all
 the difference, in a second turn with that.
 """
@@ -163,10 +163,10 @@ def keep_cheapest(figures: dict[str, Cost], name: str, cost: Cost) -> None:
 
 
 def best_workflow(plan: Plan, threads: int, stepped: str) -> Workflow:
-    """The fastest way to use Earth2Studio, by a trial of four steps."""
+    """The fastest way to use Earth2Studio, by a trial of ten steps."""
     ways = list(workflows(plan.layout.shape[1], threads, stepped))
     beside(ways[0], plan, 1)  # imports, and tables of the network
-    costs = [beside(way, plan, 4) for way in ways]
+    costs = [beside(way, plan, 10) for way in ways]
     return ways[min(range(len(ways)), key=lambda index: costs[index].wall)]
 
 
