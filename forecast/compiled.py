@@ -55,7 +55,13 @@ def fits(config: SFNOConfig) -> bool:
     symmetric = all(grid.longitudes % 4 == 0 for grid in grids)
     widths = config.embed, config.scalars, config.gradients
     whole = all(width % _LANES == 0 for width in widths) and config.hidden % _PANEL == 0
-    return symmetric and whole and 1 < config.degrees <= min(grid.longitudes for grid in grids) // 2
+    something = min(config.channels, config.embed, config.hidden, config.blocks) > 0
+    return (
+        symmetric
+        and whole
+        and something
+        and 1 < config.degrees <= min(grid.longitudes for grid in grids) // 2
+    )
 
 
 def _structure(name: str, fields: list[tuple[str, type]]) -> type[ctypes.Structure]:
@@ -119,12 +125,22 @@ class CompiledSFNO:
         lengths = _lengths(self._network)
         self._size = sum(lengths)
         self._offsets = [_BYTES * start for start in accumulate(lengths[:-1], initial=0)]
+        config = network.config
+        self._fields = 1, config.channels, *config.grid.shape
+        self._noise = config.degrees, 2, config.degrees, 1, config.latents
 
     def __call__(self, fields: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """As `SFNO.forward`, for a batch of one."""
-        fields, noise = fields.contiguous(), None if noise is None else noise.contiguous()
+        """As `SFNO.forward`, for a batch of one.
+
+        Raises
+        ------
+        ValueError
+            If it is no batch of one, of the network's sizes and in float32 on a CPU.
+        """
+        fields = _checked(fields, self._fields)
+        noise = None if noise is None else _checked(noise, self._noise)
         change = torch.empty_like(fields)
-        memory = torch.empty(self._size)
+        memory = torch.empty(self._size, dtype=torch.float32, device="cpu")
         pieces = (memory.data_ptr() + offset for offset in self._offsets)
         self._step(
             ctypes.byref(self._network),
@@ -242,6 +258,14 @@ def _lengths(network: ctypes.Structure) -> tuple[int, ...]:
         2 * degrees**2 * wide,
         max((3 * longitudes + 4 * degrees) * wide, at_a_time),
     )
+
+
+def _checked(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Values as C reads them, which looks at no shape."""
+    found, expected = (values.dtype, values.device.type), (torch.float32, "cpu")
+    if values.shape != shape or found != expected:
+        raise ValueError(f"{tuple(values.shape)}, {found} was given, expected {shape}, {expected}")
+    return values.contiguous()
 
 
 def _address(values: torch.Tensor) -> ctypes.c_void_p:

@@ -44,6 +44,10 @@ class NeuralForecaster:
     timestep: np.timedelta64
     micro_batch: int = 1
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the step in C, which holds addresses: a copy prepares its own."""
+        return {name: value for name, value in vars(self).items() if name != "_change"}
+
     @property
     def device(self) -> torch.device:
         """Where the network is; states may be anywhere, and stay there."""

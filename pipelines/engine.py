@@ -26,6 +26,8 @@ from pipelines.plan import Forecast, Plan, Unit
 from pipelines.store import Marker, Store
 from pipelines.unit_writer import UnitWriter
 
+_SLOWEST_STEP = 10.0  # seconds of one member
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -244,12 +246,15 @@ def run(
         demands; all other units are finished.
     """
     target = target_of(plan)
+    patience = patience or patience_for(plan)
     with alone(plan.path):
         target.create()
         todo = target.pending()
         started = time.monotonic()
         try:
-            failed = _compute_all(plan, target, cluster, todo, quiet, patience or Patience())
+            failed = _compute_all(
+                plan, target, cluster, todo, quiet, patience or patience_for(plan)
+            )
         except MyriadError:
             target.conclude()
             raise
@@ -262,6 +267,12 @@ def run(
     lost = _lost(plan, target, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps
     return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds, lost)
+
+
+def patience_for(plan: Plan) -> Patience:
+    """That of a run: until a unit is finished, time enough for one on a slow worker."""
+    longest = max(len(unit.numbers) for unit in plan.units) * plan.steps
+    return Patience(first=max(Patience.first, _SLOWEST_STEP * longest))
 
 
 def unit_fields(

@@ -170,15 +170,18 @@ class InFlightSink:
         )
 
     def finish(self, init: int) -> None:
-        """Write the statistics of an init time if all of its units have been added up."""
+        """Write the statistics of an init time if all of its units have been added up.
+
+        If all members have diverged there are none; the parts then stay, and say so.
+        """
         tree = self.tree(init)
         if tree.complete():
             with suppress(FileNotFoundError):  # another worker has done it, and removed the parts
-                self.write(init, tree)
-                shutil.rmtree(tree.folder, ignore_errors=True)
+                if self.write(init, tree):
+                    shutil.rmtree(tree.folder, ignore_errors=True)
 
-    def write(self, init: int, tree: Tree) -> None:
-        """Write what there is of an init time."""
+    def write(self, init: int, tree: Tree) -> bool:
+        """Write what there is of an init time; says whether there is a member that is finite."""
         layout = self.plan.layout
         units = [unit for unit in self.plan.units if unit.init == init]
         present = [unit for unit in units if tree.has(self._leaf(unit))]
@@ -191,6 +194,16 @@ class InFlightSink:
             completed[sorted(lost)] = False
             if completed.any():
                 self._statistics(init).write(self.path(init), grouped, completed, len(present))
+            return bool(completed.any())
+
+    def diverged(self, init: int) -> list[int]:
+        """Numbers of the members of an init time that are left out as not finite."""
+        if self.finished(init):
+            with open_statistics(self.path(init)) as found:
+                return np.flatnonzero(~found.completed.values).tolist()
+        tree = self.tree(init)
+        with opened([path for own in tree.present() for path in own], tree.shape) as parts:
+            return sorted(number for part in parts for number in part.contents.diverged)
 
     def _statistics(self, init: int) -> Statistics:
         layout = self.plan.layout
@@ -301,11 +314,8 @@ class InFlightTarget:
 
     def diverged(self) -> Iterator[tuple[int, int]]:
         """Position of the init time, and number, of every member left out as not finite."""
-        for init, numbers in self._completed():
-            done = [unit for unit in self.plan.units if unit.init == init]
-            if self.sink.finished(init):
-                everyone = [number for unit in done for number in unit.numbers]
-                yield from ((init, number) for number in everyone if not numbers[number])
+        for init in self._inits:
+            yield from ((init, number) for number in self.sink.diverged(init))
 
     def _completed(self) -> Iterator[tuple[int, np.ndarray]]:
         for init in self._inits:

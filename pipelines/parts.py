@@ -10,8 +10,10 @@ names of the files. At no time is there more than a few nodes for each level of 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import struct
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +35,8 @@ _OF_KEPT = ("smallest_number", "largest_number", "total", "squares", "apart")
 _PLAIN = dict.fromkeys(("smallest", "largest", "smallest_number", "largest_number"), np.int32)
 _PLAIN |= dict.fromkeys(("total", "squares", "apart"), np.int64)
 _CONTENTS = "contents.json"
+# What readers of zip files, JSON and arrays raise.
+_OF_DAMAGE = (BadZipFile, KeyError, ValueError, RuntimeError, TypeError, EOFError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,10 @@ def opened(paths: Sequence[Path], shape: Shape) -> Iterator[list[Part]]:
 def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except (BadZipFile, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (*_OF_DAMAGE, OSError) as error:
+        # A flipped bit in a zip file's last lines has its reader seek to before its beginning.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         path.unlink(missing_ok=True)
         raise StoreError(
             f"{path}: was damaged ({type(error).__name__}: {error}) and is removed; run again to "

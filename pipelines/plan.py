@@ -181,6 +181,8 @@ def _identity(experiment: Experiment, ensemble: Ensemble) -> dict[str, Any]:
     for section in (settings, settings["forecaster"], *settings["perturbations"]):
         for key in ("analyses", "checkpoints", "source"):
             section.pop(key, None)  # where a file lies decides nothing; what it holds does
+    if experiment.in_flight is not None and ensemble.micro_batch > 1:
+        settings["in_flight"] = {"block": experiment.in_flight.block}  # who goes together
     return {
         "experiment": settings,
         "checkpoints": list(ensemble.hashes),

@@ -134,7 +134,7 @@ class InFlight(Settings):
     ----------
     block : int
         Members per unit of work, about: the partners of a pair stay together. Decides nothing
-        about the values.
+        about the values, unless members go through the network together (`micro_batch`).
     bins : int
         Bins of the sketch of each cell: more are larger, and closer to the members.
     exceedance : dict of str to tuple of float

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ import zarr
 from data.errors import StoreError
 from pipelines.layout import LAYOUT, Layout, lay_out
 from pipelines.shards import checksum, encoded, place, writing
+
+_OWN = "checksum"  # of a marker, beside what it says
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,21 @@ class Marker:
         """
         try:
             content = json.loads(path.read_bytes())
-            return cls(**content | {"diverged": tuple(content["diverged"])})
+            expected = content.pop(_OWN, None)
+            marker = cls(**content | {"diverged": tuple(content["diverged"])})
+            if expected not in (None, marker._own):  # those of older stores have none
+                raise ValueError(f"its content has checksum {marker._own}, expected {expected}")
+            return marker
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: is no marker ({type(error).__name__}: {error})") from None
 
     def to_bytes(self) -> bytes:
-        """The marker as it is stored."""
-        return json.dumps(asdict(self)).encode()
+        """The marker as it is stored, with a checksum of its own."""
+        return json.dumps(asdict(self) | {_OWN: self._own}).encode()
+
+    @property
+    def _own(self) -> str:
+        return checksum(json.dumps(asdict(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -146,11 +156,7 @@ class Store:
 
     def markers(self) -> dict[str, Marker]:
         """What is known of each finished unit, by its name; a damaged marker is none."""
-        found = {}
-        for path in sorted(self._units.glob("*.json")):
-            with suppress(StoreError):
-                found[path.stem] = Marker.read(path)
-        return found
+        return markers_of(self.path)
 
     def marker(self, unit: str) -> Marker | None:
         """What is known of a unit if it is finished."""
@@ -217,18 +223,32 @@ class Store:
 
     def completed(self) -> np.ndarray:
         """(init_time, number), bool: whether a member is finished and finite, by the markers."""
-        completed = np.zeros(self.layout.shape[:2], dtype=bool)
-        for name, marker in self.markers().items():
-            init, first = place_of(name, self.layout.block)
-            if init < len(completed):
-                completed[init, first : first + self.layout.block] = True
-                completed[init, list(marker.diverged)] = False
-        return completed
+        return completed_by(self.markers(), self.layout.shape[:2], self.layout.block)
 
     def complete(self) -> None:
         """Write which (init_time, number) are finished, for readers to see."""
         with writing(self.path):
             zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed()
+
+
+def markers_of(path: Path) -> dict[str, Marker]:
+    """What is known of each finished unit of a store, by its name; a damaged marker is none."""
+    found = {}
+    for file in sorted((path / "completed" / "units").glob("*.json")):
+        with suppress(StoreError):
+            found[file.stem] = Marker.read(file)
+    return found
+
+
+def completed_by(markers: Mapping[str, Marker], shape: tuple[int, int], block: int) -> np.ndarray:
+    """Of this shape, (init_time, number), bool: whether a member is finished and finite."""
+    completed = np.zeros(shape, dtype=bool)
+    for name, marker in markers.items():
+        init, first = place_of(name, block)
+        if init < len(completed):
+            completed[init, first : first + block] = True
+            completed[init, list(marker.diverged)] = False
+    return completed
 
 
 def unit_name(init: int, block: int) -> str:

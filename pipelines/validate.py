@@ -19,7 +19,15 @@ from pipelines.layout import DIMENSIONS, LAYOUT
 from pipelines.plan import Plan
 from pipelines.shards import checksum
 from pipelines.statistics_store import damages_of, open_statistics
-from pipelines.store import Marker, Store, open_store, place_of, unit_name
+from pipelines.store import (
+    Marker,
+    Store,
+    completed_by,
+    markers_of,
+    open_store,
+    place_of,
+    unit_name,
+)
 
 # Of an init time, in the names of its statistics.
 _STAMP = "[0-9]*-[0-9][0-9]-[0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]"
@@ -116,6 +124,7 @@ def validate(path: Path) -> Validation:
             group = zarr.open_group(path, mode="r")
             damages = [*_layout_damages(path), *_coordinate_damages(dataset)]
             arrays = {name: group[name] for name in map(str, dataset.data_vars)}
+            damages += _completed_damages(path, group, next(iter(arrays.values())).shards[1])
             return _validated(path, dataset.sizes, arrays, damages)
     except StoreError:
         raise
@@ -155,6 +164,8 @@ def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False)
             store.unmark(unit)
         if "" in damaged:
             store.lay_out_again()
+        else:
+            store.complete()  # readers, too, are not to trust what is damaged meanwhile
     run(plan, cluster, quiet)
     return validate(plan.path)
 
@@ -181,12 +192,17 @@ def statistics_inits(folder: Path) -> list[str]:
     return sorted({path.name.split(".")[0] for path in (*stores, *parts)})
 
 
+def _units_of(shape: tuple[int, int], block: int) -> set[str]:
+    """Names of the units of a store of so many init times and members."""
+    blocks = -(-shape[1] // block)
+    return {unit_name(init, k) for init in range(shape[0]) for k in range(blocks)}
+
+
 def _validated(
     path: Path, sizes: Mapping[str, int], arrays: dict[str, zarr.Array], damages: list[Damage]
 ) -> Validation:
     block = next(iter(arrays.values())).shards[1]
-    blocks = -(-sizes["number"] // block)
-    names = [unit_name(init, k) for init in range(sizes["init_time"]) for k in range(blocks)]
+    names = _units_of((sizes["init_time"], sizes["number"]), block)
     checks = []
     for marker in sorted((path / "completed" / "units").glob("*.json")):
         if marker.stem in names:
@@ -271,6 +287,32 @@ def _layout_damages(path: Path) -> Iterator[Damage]:
                 yield Damage("", f"{name}: is missing or not as written")
     except (OSError, ValueError, AttributeError) as error:
         yield Damage("", f"{LAYOUT}: cannot be read ({type(error).__name__})")
+
+
+def _completed_damages(path: Path, group: zarr.Group, block: int) -> Iterator[Damage]:
+    """Members that readers are told are completed, or are not, against the markers.
+
+    A run that was killed has told nobody yet what it had finished; once all units are marked, that
+    is a damage.
+    """
+    try:
+        said = group["completed"][:]
+    except Exception as error:  # what a damaged chunk makes its codec raise is of any kind
+        yield Damage("", f"completed: cannot be read ({type(error).__name__}: {error})")
+        return
+    names = _units_of(said.shape, block)
+    markers = {name: one for name, one in markers_of(path).items() if name in names}
+    wrong = said != completed_by(markers, said.shape, block)
+    if len(markers) < len(names):
+        wrong &= said
+    for file in (path / "completed" / "units").glob("*.json"):
+        if file.stem in names and file.stem not in markers:  # a damage by itself
+            init, first = place_of(file.stem, block)
+            wrong[init, first : first + block] = False
+    if wrong.any():
+        init, place = np.argwhere(wrong)[0]
+        which = f"position {place} along number, {init} along init_time"
+        yield Damage("", f"completed: is {said[init, place]} at {which}, and no marker says so")
 
 
 def _coordinate_damages(dataset: xr.Dataset) -> Iterator[Damage]:

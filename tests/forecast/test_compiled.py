@@ -1,5 +1,7 @@
 """The step in C: the network's own numbers, the same bits from every build."""
 
+import pickle
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,7 +107,8 @@ def test_memory_is_written_before_it_is_read_and_nowhere_else(sizes, monkeypatch
     expected, beyond = step(fields, noise), 64
     poisoned = []
 
-    def poison(count: int) -> torch.Tensor:
+    def poison(count: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+        assert (dtype, device) == (torch.float32, "cpu")  # whatever torch's defaults are
         poisoned.append(torch.full((count + 2 * beyond,), torch.nan))
         return poisoned[0][beyond:-beyond]
 
@@ -131,6 +134,7 @@ def test_what_it_is_given_may_lie_in_memory_in_any_way():
         replace(PLAIN, gradients=8),
         replace(PLAIN, hidden=48),
         replace(PLAIN, grid=Grid("legendre-gauss", 16, 30)),
+        replace(PLAIN, blocks=0),
     ],
 )
 def test_other_sizes_are_stepped_by_torch(sizes, scales):
@@ -138,6 +142,31 @@ def test_other_sizes_are_stepped_by_torch(sizes, scales):
     network = network_of(sizes)
     forecaster = NeuralForecaster(network, scales, CHANNELS, sizes.grid, TIMESTEP)
     assert forecaster._change is network
+
+
+def test_what_c_would_read_wrongly_is_refused():
+    sizes = SIZES["noise"]
+    step, (fields, noise) = compiled(network_of(sizes)), inputs_of(sizes)
+    wrong = [
+        (fields.double(), noise),
+        (fields.expand(2, -1, -1, -1), noise),
+        (fields[:, :1], noise),
+        (fields.mT, noise),
+        (fields, noise.double()),
+        (fields, noise[..., :1]),
+        (fields.to("meta"), noise),
+    ]
+    for given in wrong:
+        with pytest.raises(ValueError, match="was given, expected"):
+            step(*given)
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_forecaster_that_has_stepped_can_be_copied(copied):
+    forecaster = load_checkpoint(SAMPLES / "checkpoints" / "sfno-a")
+    fields, noise = inputs_of(forecaster.network.config)
+    expected = forecaster._change(fields, noise)
+    assert torch.equal(copied(forecaster)._change(fields, noise), expected)
 
 
 def test_batches_and_double_precision_are_stepped_by_torch(scales):

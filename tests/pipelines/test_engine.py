@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import xskillscore
 
 from data.errors import DegradedError, MyriadError, RunError, StoreError
 from pipelines import engine
-from pipelines.clusters import InProcess, LocalProcesses
+from pipelines.clusters import InProcess, LocalProcesses, Outcomes, Task
+from pipelines.dispatch import Patience
 from pipelines.experiment import read_experiment
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import Plan, Unit, make_plan
 from pipelines.replay import replay
 from pipelines.store import Store, open_store
 from scoring.crps import CRPS, STANDARD
@@ -152,6 +154,27 @@ def test_stochastic_members_differ_and_are_the_same_alone(world: World, tmp_path
 def test_two_runs_on_one_store_are_refused(finished: Plan) -> None:
     with engine.alone(finished.path), pytest.raises(StoreError, match="another run is at work"):
         engine.run(finished, WORKERS, quiet=True)
+
+
+def test_the_first_units_have_time_for_as_many_members_and_steps_as_they_have(
+    world: World,
+) -> None:
+    """128 members x 60 steps of a second are two hours, in which no worker hangs."""
+    plan = planned(world, "patient", lead_time="6h")
+    assert engine.patience_for(plan) == Patience()
+    [unit, *_] = plan.units
+    large = replace(plan, units=(replace(unit, numbers=tuple(range(7_680))),))
+    assert engine.patience_for(large).first == 76_800
+
+    given = []
+
+    class Watched:
+        def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
+            given.append(patience)
+            yield from InProcess().outcomes(task, units[:0], patience)
+
+    engine.run(large, Watched(), quiet=True)
+    assert given == [engine.patience_for(large)]
 
 
 def test_a_unit_that_fails_costs_only_itself(world: World) -> None:

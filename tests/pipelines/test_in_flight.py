@@ -13,7 +13,7 @@ import xarray as xr
 
 from data.errors import ConfigurationError, DegradedError, RunError, StoreError
 from data.key import Key
-from pipelines import engine
+from pipelines import engine, in_flight
 from pipelines.cli import main
 from pipelines.clusters import InProcess, LocalProcesses
 from pipelines.estimate import estimate
@@ -267,6 +267,31 @@ def test_members_that_diverge_are_left_out_at_all_leads_and_named(world: World) 
         np.testing.assert_array_equal(found.control.values, found.minimum.values)
         assert (found["count"].sum("bin") == 1).all()
     assert engine.run(plan, InProcess(), quiet=True).resumed == 8
+
+
+def test_a_run_of_which_no_member_is_finite_has_failed_and_stays_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_flight, "LARGEST_VALUE", 1)
+    plan = kept_plan(world, "none-finite", name="none-finite", members=4)
+    for resumed in (0, 6):  # nothing is computed again
+        assert estimate(plan).pending == 6 - resumed
+        with pytest.raises(RunError, match=r"member 0 from .* and 3 more; 0 members of an init"):
+            engine.run(plan, InProcess(), quiet=True)
+    assert not any(path.suffix == ".zarr" for path in stores(plan))
+
+
+def test_members_that_diverge_are_named_where_units_have_failed_too(world: World) -> None:
+    noise = {"kind": "correlated_noise", "amplitude": 1e38, "paired": False}
+    changes = {"name": "lost-too", "members": 4, "perturbations": [noise], "min_members": 1}
+    plan = kept_plan(world, "lost-too", **changes)
+    blocked = InFlightTarget(plan).sink.tree(0).folder / "000-0-00001.zip"
+    blocked.mkdir(parents=True)  # a folder where a file must be
+    (blocked / "x").touch()
+    done = engine.run(plan, InProcess(), quiet=True)
+    unit, member = r"the first is 00000-\d+", "member 3 from 2006-01-02T00"
+    with pytest.raises(DegradedError, match=f"{unit}: .*not finite, .*{member}"):
+        done.check()
 
 
 def test_a_unit_that_keeps_failing_leaves_the_others(world: World, kept: Plan) -> None:

@@ -11,11 +11,11 @@ from pipelines.replay import member_dataset
 from tests.conftest import World
 
 
-def planned(world: World, path: Path, micro_batch: int) -> Plan:
+def planned(world: World, path: Path, micro_batch: int, **more: object) -> Plan:
     forecaster = {"kind": "neural", "checkpoints": ["a"], "micro_batch": micro_batch}
     noise = [{"kind": "correlated_noise", "correlation_length_km": 2000}]
     changes = {"forecaster": forecaster, "perturbations": noise, "members": 6}
-    changes["store"] = {"block": 3}
+    changes |= {"store": {"block": 3}} | more
     return make_plan(read_experiment(world.experiment(f"micro-{micro_batch}", **changes)), path)
 
 
@@ -41,3 +41,17 @@ def test_a_member_is_replayed_in_the_company_in_which_it_was_forecast(
     for index, name in enumerate(plan.layout.channels):
         expected = plan.layout.rounded(name, fields[1, index])
         np.testing.assert_array_equal(found[name].values, expected)
+
+
+def test_who_is_in_a_unit_is_part_of_the_fingerprint_where_it_decides_bits(
+    world: World, tmp_path: Path
+) -> None:
+    digests = {
+        (count, block): planned(
+            world, tmp_path / "f.zarr", count, in_flight={"block": block}
+        ).units[0].fingerprint
+        for count in (1, 2)
+        for block in (2, 3)
+    }  # fmt: skip
+    assert digests[1, 2] == digests[1, 3]
+    assert digests[2, 2] != digests[2, 3]

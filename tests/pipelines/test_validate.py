@@ -16,6 +16,7 @@ from pipelines.cli import main
 from pipelines.clusters import InProcess
 from pipelines.experiment import read_experiment
 from pipelines.plan import Plan, make_plan
+from pipelines.store import Marker, Store, open_store
 from pipelines.validate import repair, validate
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
@@ -59,7 +60,13 @@ def renumbered(path: Path) -> None:
     from pipelines.shards import checksum
 
     content["shards"]["z500/c/0/1/0/0/0"] = checksum(shard.read_bytes())
+    del content["checksum"]
     marker.write_text(json.dumps(content))
+
+
+def untold(path: Path) -> None:
+    """A finished member of which readers are told that it is none."""
+    zarr.open_group(path, mode="r+")["completed"][1, 3] = False
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
@@ -81,6 +88,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "values that are not finite": (renumbered, "00000-00001", "member 2 has values"),
     "a coordinate": (
         lambda path: flip(path / "latitude/c/0", 20), "", "latitude/c/0: is missing or not",
+    ),
+    "a finished member that is said not to be": (
+        untold, "", "completed: is False at position 3 along number, 1 along init_time",
+    ),
+    "what is said of members": (
+        lambda path: truncate(path / "completed/c/0/0"), "", "completed: cannot be read",
     ),
     "metadata of an array": (
         lambda path: (path / "z500/zarr.json").unlink(), "", "z500/zarr.json: is missing or not",
@@ -125,9 +138,60 @@ def markers(plan: Plan) -> list[str]:
 
 
 def test_an_unfinished_store_is_not_damaged(damaged: Plan) -> None:
-    (damaged.path / "completed/units/00000-00000.json").unlink()
+    store = Store(damaged.path, damaged.layout)
+    store.unmark("00000-00000")
+    zarr.open_group(damaged.path, mode="r+")["completed"][:] = False  # as before the end of a run
     found = validate(damaged.path)
     assert (found.finished, found.damages) == (5, ())
+    store.complete()
+    assert validate(damaged.path).damages == ()
+
+
+def test_a_member_that_is_said_to_be_completed_without_a_marker_is_a_damage(
+    whole: Plan, damaged: Plan
+) -> None:
+    (damaged.path / "completed/units/00000-00001.json").unlink()
+    found = validate(damaged.path)
+    assert [damage.unit for damage in found.damages] == [""]
+    assert "completed: is True at position 2 along number, 0 along init" in found.damages[0].what
+    assert repair(damaged, found, InProcess(), quiet=True).damages == ()
+    assert digests(damaged.path) == digests(whole.path)
+
+
+def test_every_flipped_byte_of_a_marker_is_found(damaged: Plan) -> None:
+    marker = damaged.path / "completed/units/00001-00000.json"
+    content = marker.read_bytes()
+    for position in range(len(content)):
+        flip(marker, position)
+        with pytest.raises(StoreError, match="is no marker"):
+            Marker.read(marker)
+        marker.write_bytes(content)
+    flip(marker, content.index(damaged.units[-1].fingerprint.encode()))
+    assert [damage.unit for damage in validate(damaged.path).damages] == ["00001-00000"]
+
+
+def test_a_marker_of_an_older_store_has_no_checksum(damaged: Plan) -> None:
+    marker = damaged.path / "completed/units/00001-00000.json"
+    expected = Marker.read(marker)
+    content = json.loads(marker.read_text())
+    del content["checksum"]
+    marker.write_text(json.dumps(content))
+    assert Marker.read(marker) == expected
+
+
+def test_readers_are_told_what_is_being_repaired(
+    damaged: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncate(damaged.path / "u500/c/0/2/0/0/0")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.validate.run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        repair(damaged, validate(damaged.path), InProcess(), quiet=True)
+    with open_store(damaged.path) as dataset:
+        assert dataset.completed.values[0].tolist() == [True, True, True, True, False]
 
 
 def test_every_flipped_byte_of_a_shard_is_found(damaged: Plan) -> None:
