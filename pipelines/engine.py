@@ -252,9 +252,7 @@ def run(
         todo = target.pending()
         started = time.monotonic()
         try:
-            failed = _compute_all(
-                plan, target, cluster, todo, quiet, patience or patience_for(plan)
-            )
+            failed = _compute_all(plan, target, cluster, todo, quiet, patience)
         except MyriadError:
             target.conclude()
             raise
