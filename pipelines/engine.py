@@ -150,8 +150,10 @@ class StoreTarget:
         Raises
         ------
         StoreError
-            If one was made from another analysis: what is finished is never written over.
+            If the store is another experiment's, or one was made from another analysis: what is
+            finished is never written over.
         """
+        self._store.check()
         plan, markers = self.plan, self._store.markers()
         for unit in plan.units:
             if unit.name in markers and markers[unit.name].fingerprint != unit.fingerprint:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -96,21 +97,44 @@ class Store:
         StoreError
             If the target holds something else, or cannot be written.
         """
-        expected = self.layout.attributes["fingerprint"]
-        found = fingerprint(self.path)
-        if found is not None and found != expected:
-            raise StoreError(
-                f"{self.path}: is the store of another experiment (fingerprint {found}, expected "
-                f"{expected}); nothing was changed: choose another name or remove that store"
-            )
+        there = self.check()
         try:
             self.sweep()
-            if found is None:
+            if not there:
                 self._lay_out_anew()
             elif self._is_extended():
                 self.lay_out_again()
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error}") from None
+
+    def check(self) -> bool:
+        """Whether a store is there, which then is this experiment's.
+
+        Raises
+        ------
+        StoreError
+            If it is another's, or something else; it says in what they differ.
+        """
+        expected = self.layout.attributes["fingerprint"]
+        found = fingerprint(self.path)
+        if found not in (None, expected):
+            raise StoreError(
+                f"{self.path}: is the store of another experiment ({self._difference()}); nothing "
+                "was changed: choose another name or remove that store"
+            )
+        return found is not None
+
+    def _difference(self) -> str:
+        """In what the store's experiment is another one."""
+        own = self.layout.attributes
+        there = json.loads((self.path / "zarr.json").read_text())["attributes"]
+        if "identity" not in there:
+            return f"fingerprint {there['fingerprint']}, expected {own['fingerprint']}"
+        old, new = (_flat(json.loads(one.get("identity", "{}"))) for one in (there, own))
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        return "; ".join(
+            f"{name} is {old.get(name)} there, {new.get(name)} here" for name in names[:3]
+        )
 
     def _is_extended(self) -> bool:
         """Whether the layout has init times that the store has not."""
@@ -249,6 +273,14 @@ def completed_by(markers: Mapping[str, Marker], shape: tuple[int, int], block: i
             completed[init, first : first + block] = True
             completed[init, list(marker.diverged)] = False
     return completed
+
+
+def _flat(content: Any, name: str = "") -> dict[str, str]:
+    """Plain content as one level, its names joined by dots."""
+    if not isinstance(content, dict):
+        return {name: json.dumps(content)}
+    parts = (_flat(value, f"{name}.{key}" if name else key) for key, value in content.items())
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def unit_name(init: int, block: int) -> str:

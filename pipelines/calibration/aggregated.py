@@ -272,7 +272,8 @@ class Aggregated(OfQuantiles):
     def summary(self, state: Weights) -> str:
         """See `Method.summary`."""
         shown = state.table.round({"score": 4, "relative": 3, "p_value": 2})
-        columns = {name: f"{name.split()[1]} %" for name in shown if name.startswith("coverage")}
+        levels = {name: float(name.split()[1]) for name in shown if name.startswith("coverage")}
+        columns = {name: f"{100 * level:g} %" for name, level in levels.items()}
         shown[list(columns)] = (100 * shown[list(columns)]).round(1)
         return shown.rename(columns=columns).rename_axis(None).to_string()
 

@@ -1,6 +1,7 @@
 """The forecast store: its layout, its markers, and who may open it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def test_another_experiments_store_is_left_untouched(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another experiment"):
         Store(store.path, layout("two")).create()
     xr.testing.assert_identical(open_store(store.path).load(), before)
+
+
+def test_it_is_said_in_what_another_experiment_differs(tmp_path: Path) -> None:
+    def of(step: str, members: int) -> Store:
+        content = {"experiment": {"members": members}, "versions": {"network step": step}}
+        identity = {"identity": json.dumps(content), "fingerprint": step + str(members)}
+        return Store(tmp_path / "a.zarr", replace(layout(), attributes=identity))
+
+    assert not of("C", 3).check()
+    of("C", 3).create()
+    assert of("C", 3).check()
+    with pytest.raises(StoreError, match=r'versions\.network step is "C" there, "torch" here\)'):
+        of("torch", 3).check()
+    with pytest.raises(StoreError, match=r"\(experiment\.members is 3 there, 4 here\)"):
+        of("C", 4).create()
 
 
 def test_something_else_at_the_target_is_left_untouched(tmp_path: Path) -> None:
