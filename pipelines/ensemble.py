@@ -257,10 +257,12 @@ class Ensemble:
     def _build(self, part: settings.PerturbationSettings, checkpoint: int) -> Perturbation:
         match part:
             case settings.BredVectors():
+                amplitude = part.amplitude * self._forecast_error(checkpoint)
+                load = partial(self.forecaster, checkpoint)
                 return BredVectors(
-                    forecaster=self.forecaster(checkpoint),
+                    forecaster=_Unloaded(self.checkpoints[checkpoint], load),
                     analyses=self,
-                    amplitude=part.amplitude * self._forecast_error(checkpoint),
+                    amplitude=amplitude,
                     cycles=part.cycles,
                     seed_channel=part.seed_channel,
                     correlation_length_km=part.correlation_length_km,
@@ -296,6 +298,30 @@ class Ensemble:
                 f"forecaster {self.experiment.forecaster.kind!r} has none"
             )
         return np.asarray(self.checkpoints[checkpoint].rmse_48h)
+
+
+@dataclass(frozen=True)
+class _Unloaded:
+    """A checkpoint's forecaster, whose network is loaded when it first steps: a run that finds
+    nothing to do, or something wrong, need not wait for it."""
+
+    metadata: CheckpointMetadata
+    load: Callable[[], Forecaster]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.metadata.channels
+
+    @property
+    def grid(self) -> Grid:
+        return self.metadata.grid
+
+    @property
+    def timestep(self) -> np.timedelta64:
+        return self.metadata.timestep
+
+    def step(self, state: State, key: Key) -> State:
+        return self.load().step(state, key)
 
 
 @dataclass(frozen=True)

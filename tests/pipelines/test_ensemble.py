@@ -10,6 +10,7 @@ import torch
 from data.errors import MyriadError
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import read_experiment
+from pipelines.plan import make_plan
 from tests.conftest import World
 
 BRED = {"kind": "bred_vectors", "correlation_length_km": 2000}
@@ -33,6 +34,16 @@ def test_the_analyses_of_an_init_time_are_read_once(
     shutil.rmtree(copy)
     for one, other in zip(before, found.trajectories(init_time, (0, 1, 2)), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_run_is_planned_without_loading_a_network(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = read_experiment(world.experiment("planned", perturbations=[BRED]))
+    loaded = []
+    monkeypatch.setattr(Ensemble, "_load", lambda self, checkpoint: loaded.append(checkpoint))
+    assert make_plan(experiment, tmp_path / "forecast.zarr").units
+    assert not loaded
 
 
 def test_no_more_analyses_are_kept_than_an_init_time_needs(world: World, tmp_path: Path) -> None:
