@@ -156,8 +156,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If something does not fit, such as dimensions or units, a reference is not there, or there
-        are too few members or threads.
+        If dimensions or units do not fit, or references, members or threads are too few.
     """
     _check_threads(threads)
     _check_asked(statistics, missing)
