@@ -202,9 +202,17 @@ class DaskScheduler:
         Raises
         ------
         RunError
-            If the scheduler does not answer.
+            If the scheduler does not answer, no worker of it comes, or they cannot take up the run.
         """
         with _quiet(), _connected(self.address) as client:
+            try:
+                # Those that come later and cannot take up the run just end, and say why nowhere
+                # but in their own logs: the first is asked.
+                client.wait_for_workers(1, timeout=patience.workers)
+            except TimeoutError:
+                raise RunError(
+                    f"{self.address}: no worker has come in {patience.workers:.0f} s"
+                ) from None
             yield from _dispatched(client, task, units, patience)
 
 
@@ -350,7 +358,15 @@ def _dispatched(
     tend: Callable[[], bool] = nobody_comes,
 ) -> Outcomes:
     plugin = UnitWorker(f"units-{client.id}", task)
-    client.register_plugin(plugin)
+    try:
+        client.register_plugin(plugin)
+    except RunError:
+        raise
+    except Exception as error:  # whatever their environment lacks
+        raise RunError(
+            f"the workers cannot take up the run: {error}; they need "
+            "myriadcast and its packages as they are here"
+        ) from None
     try:
         on_worker = partial(_on_worker, plugin.name)
         yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()

@@ -100,6 +100,30 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """Does nothing, in a module that is not installed."""
+
+    def __call__(self, unit: Unit) -> None:
+        """Do it."""
+
+
+@pytest.mark.slow
+def test_workers_that_lack_the_code_of_the_run_are_one_message(tmp_path: Path) -> None:
+    with dask(tmp_path, 1, code=tmp_path) as (address, _):
+        cluster = DaskScheduler(address)
+        with pytest.raises(RunError, match="workers cannot take up the run: .*No module named"):
+            list(cluster.outcomes(Nothing(), units([0]), Patience()))
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_named(tmp_path: Path) -> None:
+    with dask(tmp_path, 0) as (address, _):
+        cluster = DaskScheduler(address)
+        with pytest.raises(RunError, match=f"{address}: no worker has come in 1 s"):
+            list(cluster.outcomes(Nothing(), units([0]), Patience(workers=1.0)))
+
+
+@dataclass(frozen=True)
 class Beside:
     """Computes alone; the rest of the first two units ends only when the next one is begun."""
 

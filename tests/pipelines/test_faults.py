@@ -37,6 +37,7 @@ from pipelines.validate import repair, validate
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
 
+ROOT = Path(__file__).parents[2]
 HASTY = Patience(factor=3.0, least=20.0, first=90.0, workers=300.0)
 CHANGES = {"members": 7, "lead_time": "12h", "cluster": {"kind": "in_process"}}
 
@@ -389,11 +390,17 @@ def test_a_unit_that_kills_every_worker_fails_alone(
 
 
 @contextmanager
-def dask(folder: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A Dask scheduler and its workers, as somebody else has started them."""
+def dask(
+    folder: Path, workers: int, code: Path = ROOT
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A Dask scheduler and its workers, as somebody else has started them.
+
+    `code` is where they find what they are to run that is not installed: the tests'.
+    """
     program = str(Path(sys.executable).with_name("dask"))
     file = folder / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet["env"] = os.environ | {"PYTHONPATH": str(code)}
     local = ["--scheduler-file", file, "--host", "127.0.0.1", "--no-dashboard"]
     scheduler = subprocess.Popen([program, "scheduler", "--port", "0", *local], **quiet)
     options = ["--nworkers", str(workers), "--nthreads", "1", "--death-timeout", "60"]
