@@ -36,9 +36,9 @@ from data.key import Key
 from pipelines import engine
 from pipelines.clusters import DaskScheduler, LocalProcesses
 from pipelines.cores import usable_cores
-from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
+from pipelines.lanes import Patience
 from pipelines.plan import Plan, Unit, make_plan
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
@@ -54,10 +54,10 @@ class Bare:
     def __call__(self, unit: Unit) -> None:
         """Step the control once for each member and step."""
         init_time = self.ensemble.experiment.init_times[0]
-        forecaster = self.ensemble.forecaster(unit.checkpoint)
+        forecaster = self.ensemble.models.forecaster(unit.checkpoint)
         with torch.inference_mode():
             for _ in unit.numbers:
-                state = self.ensemble.analysis(init_time)
+                state = self.ensemble.models.analysis(init_time)
                 for step in range(self.steps):
                     state = forecaster.step(state, Key(0) / step)
 
@@ -173,8 +173,8 @@ def best_workflow(plan: Plan, threads: int, stepped: str) -> Workflow:
 def beside(way: Workflow, plan: Plan, steps: int | None = None) -> Cost:
     """What Earth2Studio takes for the same members in this process."""
     steps = plan.steps if steps is None else steps
-    forecaster = plan.ensemble.forecaster(0)
-    state = plan.ensemble.analysis(plan.layout.init_times[0])
+    forecaster = plan.ensemble.models.forecaster(0)
+    state = plan.ensemble.models.analysis(plan.layout.init_times[0])
     with tempfile.TemporaryDirectory() as folder:
         before, started = time.process_time(), time.perf_counter()
         way.run(forecaster, state, plan.layout.shape[1], steps, Path(folder))

@@ -27,8 +27,9 @@ from distributed import Client
 from engine import SAMPLES, measured, run, told
 
 from data.grid import Grid
+from forecast.architecture import SFNOConfig
 from forecast.checkpoint import load_checkpoint
-from forecast.sfno import SFNO, SFNOConfig
+from forecast.sfno import SFNO
 from pipelines.clusters import LocalGpus, LocalProcesses, local_gpus
 from pipelines.experiment import Experiment
 from pipelines.plan import Plan, make_plan

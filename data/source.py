@@ -25,7 +25,7 @@ from data.layout import (
     series_by_init_time,
     to_house_layout,
 )
-from data.state import State, from_dataset
+from data.state import State, checked_fields, from_dataset
 
 _CHUNK_BYTES = 2**24
 # What our forecast stores say of members: coordinates of forecasts in files as well.
@@ -62,6 +62,10 @@ class Source(Protocol):
 
     def analysis(self, time: np.datetime64, channels: Sequence[str] | None = None) -> State:
         """The state at a time, with these channels (all by default), checked."""
+        ...
+
+    def values(self, time: np.datetime64, channels: Sequence[str]) -> np.ndarray:
+        """The same as (number, channel, latitude, longitude), float32, without torch."""
         ...
 
     def dataset(
@@ -211,6 +215,17 @@ class FileSource:
             are not finite or out of bounds, or the grid is no known global one.
         """
         channels = self.channels if channels is None else tuple(channels)
+        return from_dataset(self._at(time, channels), channels, self.where)
+
+    def values(self, time: np.datetime64, channels: Sequence[str]) -> np.ndarray:
+        """The values of `analysis`, (number, channel, latitude, longitude), float32, checked.
+
+        Nothing here imports torch. Raises as `analysis` does.
+        """
+        return checked_fields(self._at(time, tuple(channels)), tuple(channels), self.where)
+
+    def _at(self, time: np.datetime64, channels: tuple[str, ...]) -> xr.Dataset:
+        """Channels at a time, in memory, as `from_dataset` takes them."""
         self.check_channels(channels)
         self.check_times([time])
         if self.grid is None:
@@ -225,8 +240,7 @@ class FileSource:
                 variables[field.channel.name] = one.dims, converted
         coordinates = {"latitude": self.grid.latitude, "longitude": self.grid.longitude}
         coordinates |= {"valid_time": np.datetime64(time, "ns"), "number": self._numbers}
-        dataset = xr.Dataset({k: _with_number(*v) for k, v in variables.items()}, coordinates)
-        return from_dataset(dataset, channels, self.where)
+        return xr.Dataset({k: _with_number(*v) for k, v in variables.items()}, coordinates)
 
     def dataset(
         self, channels: Sequence[str] | None = None, times: Sequence[np.datetime64] | None = None

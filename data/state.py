@@ -121,13 +121,22 @@ def from_dataset(dataset: xr.Dataset, channels: tuple[str, ...], where: str) -> 
     import torch  # half a gigabyte that reading and scoring files do without
 
     grid = Grid.from_coordinates(dataset.latitude.values, dataset.longitude.values, where)
+    fields = torch.from_numpy(checked_fields(dataset, channels, where))
+    numbers = tuple(map(int, dataset.number.values)) if "number" in dataset.dims else (0,)
+    time = dataset.valid_time.values.astype("datetime64[s]")
+    return State(fields, tuple(channels), grid, time, numbers)
+
+
+def checked_fields(dataset: xr.Dataset, channels: tuple[str, ...], where: str) -> np.ndarray:
+    """The fields of such a dataset, (number, channel, latitude, longitude), float32, checked.
+
+    Parameters and errors are those of `from_dataset`, but for the grid, which is not looked at.
+    """
     time = dataset.valid_time.values.astype("datetime64[s]")
     if "number" not in dataset.dims:
         dataset = dataset.expand_dims(number=[0])
     columns = [_checked(dataset, name, f"{where}: {name} at {time}") for name in channels]
-    fields = torch.from_numpy(np.stack(columns, axis=1))
-    numbers = tuple(int(number) for number in dataset.number.values)
-    return State(fields, tuple(channels), grid, time, numbers)
+    return np.stack(columns, axis=1)
 
 
 def _checked(dataset: xr.Dataset, name: str, where: str) -> np.ndarray:

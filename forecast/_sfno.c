@@ -214,3 +214,14 @@ void sfno_step(const struct network *net, const float *fields, const float *nois
     synthesise(&net->data, net->padded, 0, work.coefficients, work.waves, work.rows, work.around);
     scatter(net, work.around, result);
 }
+
+/* Whether this processor has the instructions that this build is made of. */
+int sfno_runs_here(void)
+{
+#ifdef __AVX512F__
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
+           && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+#else
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+}

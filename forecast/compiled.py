@@ -10,36 +10,21 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.grid import Grid
 from data.legendre import legendre_functions, legendre_slopes
-from forecast.sfno import SFNO, Block, SFNOConfig
+from forecast.architecture import SFNOConfig
+from forecast.builds import library
+from forecast.sfno import SFNO, Block
 from forecast.transform import analysis_weights
 
 _LANES = 16
 _PANEL = 2 * _LANES
 _BYTES = 4  # of a number
-_BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
-
-
-@cache
-def library(build: str | None = None) -> ctypes.CDLL | None:
-    """The compiled step, of a build or the best for this processor; None where there is none."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    fitting = [one for one in _BUILDS.get(capability, ()) if build in (None, one)]
-    for name in fitting:
-        for suffix in EXTENSION_SUFFIXES:
-            with suppress(OSError):  # not there, or compiled for another machine
-                return ctypes.CDLL(str(Path(__file__).with_name(f"_sfno_{name}{suffix}")))
-    return None
 
 
 def compiled(network: SFNO, build: str | None = None) -> CompiledSFNO | None:

@@ -8,7 +8,7 @@ import torch
 
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
-from forecast.sfno import SFNOConfig
+from forecast.architecture import SFNOConfig
 
 
 class LatentNoise:

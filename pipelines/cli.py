@@ -105,7 +105,7 @@ def run(experiment: Path, runs: Path, workers: int | None, scheduler: str | None
 def plan(experiment: Path, runs: Path, workers: int | None, rate: float | None) -> None:
     """Say what a run of an EXPERIMENT will cost: units, files, bytes, memory and time."""
     from pipelines.clusters import worker_count
-    from pipelines.estimate import estimate, measured_rate
+    from pipelines.estimate import estimate, measured_rate, process_memory
 
     job = _on(_job(experiment, runs), workers, None)
     planned = job.plan()
@@ -113,7 +113,7 @@ def plan(experiment: Path, runs: Path, workers: int | None, rate: float | None) 
     if not found.pending:
         click.echo(f"{job.folder}: finished, all {found.units} units are done")
         return
-    click.echo(found.text(rate or measured_rate(planned), count))
+    click.echo(found.text(rate or measured_rate(planned), count, process_memory(planned)))
     found.check()
 
 

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import dask
 import psutil
-import torch
 from distributed import (
     Client,
     LocalCluster,
@@ -270,7 +269,10 @@ def local_gpus(devices: tuple[str, ...] | None, memory_gb: float | None = None) 
     RunError
         If it sees none.
     """
-    devices = devices or visible_gpus(os.environ, torch.cuda.device_count())
+    if not devices:
+        import torch
+
+        devices = visible_gpus(os.environ, torch.cuda.device_count())
     if not devices:
         raise RunError("cluster: one process per GPU is asked for, and no GPU is to be seen here")
     return LocalGpus(devices, _share(len(devices), memory_gb))
@@ -335,6 +337,8 @@ class UnitWorker(WorkerPlugin):
 
     def setup(self, worker: object) -> None:
         """One thread of mathematics: the processes are the parallelism."""
+        import torch  # here: a scheduler, and a run that only watches one, need not wait for it
+
         if versions() != self.versions:
             raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
         torch.set_num_threads(1)
@@ -403,6 +407,8 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """One thread of mathematics, as on a worker, so that sums are taken in the same order."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -10,17 +10,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from data.errors import DegradedError, MyriadError, RunError, StoreError
-from pipelines.clusters import Cluster
-from pipelines.dispatch import Patience
 from pipelines.ensemble import Ensemble
-from pipelines.in_flight import InFlightTarget
+from pipelines.lanes import Patience
 from pipelines.layout import Layout
 from pipelines.plan import Forecast, Plan, Unit
 from pipelines.store import Marker, Store
@@ -63,6 +60,9 @@ class Progress:
             raise DegradedError(f"degraded: {self.lost}")
 
 
+if TYPE_CHECKING:
+    from pipelines.clusters import Cluster
+
 Rest = Callable[[], None]
 
 
@@ -92,6 +92,22 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What there is of an experiment's members.
+
+    Attributes
+    ----------
+    completed : numpy.ndarray
+        (init_time, number), bool: whose fields are there and finite.
+    diverged : list of tuple
+        Position of the init time, and number, of each that is not finite.
+    """
+
+    completed: np.ndarray
+    diverged: list[tuple[int, int]]
+
+
 class Target(Protocol):
     """Where a run goes."""
 
@@ -108,20 +124,12 @@ class Target(Protocol):
         """The units that are not done, in order."""
         ...
 
-    def conclude(self) -> None:
-        """Let readers see what is there, after all units."""
+    def conclude(self) -> Standing:
+        """Let readers see what is there, after all units; gives it back."""
         ...
 
     def sweep(self) -> None:
         """Remove the litter of killed writers."""
-        ...
-
-    def completed(self) -> np.ndarray:
-        """(init_time, number), bool: whose fields are there and finite."""
-        ...
-
-    def diverged(self) -> Iterator[tuple[int, int]]:
-        """Position of the init time, and number, of members that are not finite."""
         ...
 
 
@@ -164,29 +172,28 @@ class StoreTarget:
                 )
         return [unit for unit in plan.units if unit.name not in markers]
 
-    def conclude(self) -> None:
-        """Write which members are completed."""
-        self._store.complete()
+    def conclude(self) -> Standing:
+        """Write which members are completed, by the markers."""
+        markers = self._store.markers()
+        self._store.complete(markers)
+        marked = [unit for unit in self.plan.units if unit.name in markers]
+        return Standing(
+            self._store.completed(markers),
+            [(unit.init, number) for unit in marked for number in markers[unit.name].diverged],
+        )
 
     def sweep(self) -> None:
         """Remove drafts."""
         self._store.sweep()
 
-    def completed(self) -> np.ndarray:
-        """(init_time, number), bool, by the markers."""
-        return self._store.completed()
-
-    def diverged(self) -> Iterator[tuple[int, int]]:
-        """Position of the init time, and number, of the members that are marked so."""
-        markers = self._store.markers()
-        for unit in self.plan.units:
-            if unit.name in markers:
-                yield from ((unit.init, number) for number in markers[unit.name].diverged)
-
 
 def target_of(plan: Plan) -> Target:
     """Where the run of a plan goes."""
-    return StoreTarget(plan) if plan.kept is None else InFlightTarget(plan)
+    if plan.kept is None:
+        return StoreTarget(plan)
+    from pipelines.in_flight import InFlightTarget  # with all of scoring
+
+    return InFlightTarget(plan)
 
 
 @dataclass(frozen=True)
@@ -230,14 +237,15 @@ class UnitTask:
         if self.sink.has(unit):
             return None
         init_time = self.layout.init_times[unit.init]
-        with torch.inference_mode():
-            return self.sink.take(unit, partial(_leads, self.ensemble, init_time))
+        return self.sink.take(unit, partial(_leads, self.ensemble, init_time))
 
 
 def run(
-    plan: Plan, cluster: Cluster, quiet: bool = False, patience: Patience | None = None
+    plan: Plan, cluster: Cluster | None, quiet: bool = False, patience: Patience | None = None
 ) -> Progress:
     """Compute every unit of the plan that is not finished yet.
+
+    Without a cluster only what is finished is concluded.
 
     Raises
     ------
@@ -259,12 +267,12 @@ def run(
             target.conclude()
             raise
         else:
-            target.conclude()
+            standing = target.conclude()
         finally:
             # All that is done after an interrupt: it may have come while zarr held a lock.
             target.sweep()
         seconds = time.monotonic() - started
-    lost = _lost(plan, target, failed)
+    lost = _lost(plan, standing, failed)
     steps = sum(len(unit.numbers) for unit in todo) * plan.steps
     return Progress(len(plan.units), len(plan.units) - len(todo), steps, seconds, lost)
 
@@ -285,14 +293,13 @@ def unit_fields(
     numpy.ndarray
         (number, channel, lead_time, latitude, longitude), float32, as the forecaster gives them.
     """
-    with torch.inference_mode():
-        return _stacked(_leads(ensemble, init_time, numbers), len(numbers), layout)
+    return _stacked(_leads(ensemble, init_time, numbers), len(numbers), layout)
 
 
 def _leads(
     ensemble: Ensemble, init_time: np.datetime64, numbers: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    for values in ensemble.trajectories(init_time, numbers):
+    for values in ensemble.models.trajectories(init_time, numbers):
         yield values.numpy()
 
 
@@ -306,12 +313,19 @@ def _stacked(leads: Iterator[np.ndarray], members: int, layout: Layout) -> np.nd
 
 
 def _compute_all(
-    plan: Plan, target: Target, cluster: Cluster, todo: list[Unit], quiet: bool, patience: Patience
+    plan: Plan,
+    target: Target,
+    cluster: Cluster | None,
+    todo: list[Unit],
+    quiet: bool,
+    patience: Patience,
 ) -> dict[str, str]:
     """Have the units done; returns the reasons of those that failed."""
     failed: dict[str, str] = {}
     if not todo:
         return failed
+    if cluster is None:
+        raise StoreError(f"{plan.path}: units were taken away meanwhile; run again")
     task = UnitTask(plan.ensemble, plan.layout, target.sink)
     total = sum(len(unit.numbers) for unit in todo) * plan.steps
     with (
@@ -326,7 +340,7 @@ def _compute_all(
     return failed
 
 
-def _lost(plan: Plan, target: Target, failed: dict[str, str]) -> str:
+def _lost(plan: Plan, standing: Standing, failed: dict[str, str]) -> str:
     """Which members are not whole, in words.
 
     Raises
@@ -336,7 +350,7 @@ def _lost(plan: Plan, target: Target, failed: dict[str, str]) -> str:
     """
     wanted = plan.ensemble.experiment
     named = [
-        f"member {number} from {plan.layout.init_times[init]}" for init, number in target.diverged()
+        f"member {number} from {plan.layout.init_times[init]}" for init, number in standing.diverged
     ]
     parts = []
     if failed:
@@ -348,7 +362,7 @@ def _lost(plan: Plan, target: Target, failed: dict[str, str]) -> str:
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         parts.append(f"not finite, and kept out of scores: {', '.join(named[:5])}{more}")
     lost = f"{plan.path}: {'; '.join(parts)}" if parts else ""
-    whole = target.completed()[sorted({unit.init for unit in plan.units})].sum(axis=1)
+    whole = standing.completed[sorted({unit.init for unit in plan.units})].sum(axis=1)
     fewest = wanted.members if wanted.min_members is None else wanted.min_members
     if lost and whole.min() < fewest:
         raise RunError(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 import zarr
 from zarr.storage import MemoryStore
 
@@ -18,11 +17,8 @@ from data.errors import StoreError
 from data.key import Key
 from pipelines.engine import target_of
 from pipelines.layout import Layout
-from pipelines.parts import FAN
 from pipelines.plan import Plan, Unit
 from pipelines.shards import COMPRESSOR
-from pipelines.statistics_store import SHARD_BYTES
-from scoring.sketch import count_type
 
 # Of a shard's index for each chunk, and of Blosc's header for each block of a chunk.
 _INDEX_BYTES, _HEADER_BYTES = 16, 32
@@ -53,7 +49,7 @@ class Estimate:
     free, free_files : int
         Bytes and files that the disk has room for.
     memory : int
-        Bytes that a worker needs, about.
+        Bytes that a worker needs beside those of its process, about.
     """
 
     path: Path
@@ -86,8 +82,17 @@ class Estimate:
                 f"{self.free_files}; nothing was changed"
             )
 
-    def text(self, rate: float, workers: int) -> str:
-        """All of it, a line each, at this many member-steps a second on each worker."""
+    def text(self, rate: float, workers: int, process: int) -> str:
+        """All of it, a line each.
+
+        Parameters
+        ----------
+        rate : float
+            Member-steps a second on each worker.
+        workers : int
+        process : int
+            Bytes of a worker's process; see `process_memory`.
+        """
         hours = self.member_steps / rate / workers / 3600
         left = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
         return "\n".join((
@@ -96,7 +101,7 @@ class Estimate:
             f"files       {self.files}",
             f"bytes       about {_size(self.likely)}, at most {_size(self.most)}; "
             f"{_size(self.free)} free",
-            f"memory      about {_size(self.memory)} for each of {workers} workers",
+            f"memory      about {_size(process + self.memory)} for each of {workers} workers",
             f"time        {left} at {rate:.3g} member-steps/s on each worker "
             f"({self.member_steps} member-steps)",
         ))  # fmt: skip
@@ -105,8 +110,6 @@ class Estimate:
 def estimate(plan: Plan) -> Estimate:
     """What a plan will cost, without writing anything."""
     todo = target_of(plan).pending()
-    if todo:
-        plan.ensemble.forecaster(0)  # is part of what a worker holds
     folder = next(parent for parent in plan.path.absolute().parents if parent.is_dir())
     disk = os.statvfs(folder)
     kept, stored = _kept(plan, todo), _stored(plan, todo)
@@ -120,7 +123,7 @@ def estimate(plan: Plan) -> Estimate:
         likely=kept.likely + stored.likely,
         free=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else 2**62,
-        memory=_rss() + kept.memory + stored.memory,
+        memory=kept.memory + stored.memory,
     )
 
 
@@ -157,6 +160,10 @@ def _kept(plan: Plan, todo: list[Unit]) -> _Cost:
     """What statistics take: those of each init time, and the parts of one that is under way."""
     if plan.kept is None or not todo:
         return _Cost()
+    from pipelines.parts import FAN
+    from pipelines.statistics_store import SHARD_BYTES
+    from scoring.sketch import count_type  # with all of scoring, where statistics are kept
+
     layout, bins, members = plan.layout, plan.kept.bins, plan.layout.shape[1]
     inits = len({unit.init for unit in todo})
     values = len(layout.channels) * math.prod(layout.grid.shape)
@@ -196,13 +203,9 @@ def _together(plan: Plan, layout: Layout) -> int:
     return max(len(numbers.intersection(unit.numbers)) for unit in plan.units)
 
 
-def _rss() -> int:
-    return psutil.Process().memory_info().rss
-
-
 def _compressed_share(plan: Plan) -> float:
     """Share of their bytes that is left of the first analysis' fields, rounded and compressed."""
-    fields = plan.ensemble.analysis(plan.layout.init_times[plan.units[0].init]).fields.numpy()
+    fields = plan.ensemble.control(plan.layout.init_times[plan.units[0].init])
     tile = plan.layout.chunk[3:]
     files: dict = {}
     for index, name in enumerate(plan.layout.channels):
@@ -217,9 +220,11 @@ def _compressed_share(plan: Plan) -> float:
 
 def measured_rate(plan: Plan) -> float:
     """Member-steps a second of one member on one thread, from about two seconds of forecasting."""
-    ensemble = plan.ensemble
-    state = ensemble.analysis(plan.layout.init_times[plan.units[0].init])
-    forecaster, key = ensemble.forecaster(0), Key(0)
+    import torch
+
+    models = plan.ensemble.models
+    state = models.analysis(plan.layout.init_times[plan.units[0].init])
+    forecaster, key = models.forecaster(0), Key(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -232,6 +237,13 @@ def measured_rate(plan: Plan) -> float:
         return steps / (time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
+
+
+def process_memory(plan: Plan) -> int:
+    """Bytes of a process that forecasts: this one's, when it has taken a step."""
+    models = plan.ensemble.models
+    models.forecaster(0).step(models.analysis(plan.layout.init_times[plan.units[0].init]), Key(0))
+    return psutil.Process().memory_info().rss
 
 
 def _size(count: float) -> str:

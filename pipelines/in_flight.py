@@ -18,12 +18,13 @@ import numpy as np
 
 from data.channel import channel
 from data.errors import ConfigurationError, StoreError
+from pipelines.engine import Standing
 from pipelines.parts import Contents, Lead, Node, Shape, Tree, opened
 from pipelines.plan import Forecast, Plan, Unit, hashed
 from pipelines.selection import Selection
 from pipelines.shards import writing
 from pipelines.statistics_store import Statistics, attributes_of, open_statistics
-from pipelines.store import Store
+from pipelines.store import Store, statistics_folder
 from scoring.kept import Kept, partners
 from scoring.sketch import LARGEST_VALUE
 
@@ -283,14 +284,19 @@ class InFlightTarget:
         self.check()
         return [unit for unit in self.plan.units if not self.sink.has(unit)]
 
-    def conclude(self) -> None:
+    def conclude(self) -> Standing:
         """Write statistics of what there is where units have failed."""
         for init in self._inits:
             tree = self.sink.tree(init)
             if not self.sink.finished(init) and tree.folder.exists():
                 self.sink.write(init, tree)
         if self._store is not None:
-            self._store.complete()
+            self._store.complete(self._store.markers())
+        completed = np.zeros(self.plan.layout.shape[:2], dtype=bool)
+        for init, numbers in self._completed():
+            completed[init] = numbers
+        diverged = [(init, number) for init in self._inits for number in self.sink.diverged(init)]
+        return Standing(completed, diverged)
 
     def sweep(self) -> None:
         """Remove the litter of killed writers, and parts that are in what is finished."""
@@ -305,24 +311,7 @@ class InFlightTarget:
         if self._store is not None:
             self._store.sweep()
 
-    def completed(self) -> np.ndarray:
-        """(init_time, number), bool: whose fields are in the statistics."""
-        completed = np.zeros(self.plan.layout.shape[:2], dtype=bool)
-        for init, numbers in self._completed():
-            completed[init] = numbers
-        return completed
-
-    def diverged(self) -> Iterator[tuple[int, int]]:
-        """Position of the init time, and number, of every member left out as not finite."""
-        for init in self._inits:
-            yield from ((init, number) for number in self.sink.diverged(init))
-
     def _completed(self) -> Iterator[tuple[int, np.ndarray]]:
         for init in self._inits:
             with suppress(StoreError), open_statistics(self.sink.path(init)) as found:
                 yield init, found.completed.values
-
-
-def statistics_folder(forecast: Path) -> Path:
-    """Where the statistics beside a forecast store are."""
-    return forecast.with_name("statistics")

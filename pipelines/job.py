@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 
 from data.errors import ConfigurationError, StoreError
 from data.source import open_source
-from pipelines import engine, validate
-from pipelines.clusters import make_cluster
+from pipelines import engine
 from pipelines.configuration import naming
 from pipelines.estimate import estimate
 from pipelines.experiment import ClusterSettings, Experiment, read_experiment
-from pipelines.forecasts import open_forecast
-from pipelines.in_flight import statistics_folder
 from pipelines.plan import Plan, make_plan
 from pipelines.references import check_references
+from pipelines.store import statistics_folder
 
-# What judges forecasts is imported where it is used: a run, and a resume that finds nothing to do,
-# need not wait for it.
+# What computes forecasts, and what judges them, is imported where it is used: a run that finds
+# nothing to do need not wait for either.
 if TYPE_CHECKING:
-    from pipelines import score
+    from pipelines import score, validate
     from pipelines.against import Scored
     from pipelines.calibration import judge
+    from pipelines.clusters import Cluster
     from pipelines.report import page
 
 
@@ -73,8 +72,15 @@ class Job:
     def run(self) -> engine.Progress:
         """Forecast what is missing, on the experiment's cluster; see `engine.run`."""
         plan = self.plan()
-        estimate(plan).check()
-        return engine.run(plan, make_cluster(self.experiment.cluster))
+        found = estimate(plan)
+        found.check()
+        return engine.run(plan, self._cluster() if found.pending else None)
+
+    def _cluster(self) -> Cluster:
+        """Who computes."""
+        from pipelines.clusters import make_cluster
+
+        return make_cluster(self.experiment.cluster)
 
     def plan(self) -> Plan:
         """What is to be forecast, checked with what will judge it; see `make_plan`."""
@@ -85,13 +91,17 @@ class Job:
 
     def validate(self) -> list[validate.Validation]:
         """Read all that a run has written, and prove it sound; see `validate.validate`."""
+        from pipelines import validate
+
         kept, stored = self.experiment.in_flight, self.experiment.store.members != "none"
         wanted = [*([self.statistics] if kept else []), *([self.forecast] if stored else [])]
         return [validate.validate(path) for path in wanted]
 
     def repair(self, found: validate.Validation) -> validate.Validation:
         """Have what is damaged in the store computed again; see `validate.repair`."""
-        return validate.repair(self.plan(), found, make_cluster(self.experiment.cluster))
+        from pipelines import validate
+
+        return validate.repair(self.plan(), found, self._cluster())
 
     def score(
         self,
@@ -139,6 +149,7 @@ class Job:
 
     def report(self) -> Path:
         """Write the report on whatever has been scored and calibrated."""
+        from pipelines.forecasts import open_forecast
         from pipelines.report import page
 
         findings = self.findings()

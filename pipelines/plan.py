@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from data.errors import StoreError
-from data.state import State
-from forecast.compiled import library
+from forecast.builds import library
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
 from pipelines.layout import Layout, member_coordinates
@@ -109,11 +107,14 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
         If the experiment, an analysis or a checkpoint is not what it must be.
     """
     ensemble = Ensemble(experiment)
-    ensemble.perturbation(0)  # refuses what does not fit the channels, before a worker would
-    analyses = {time: _digest(ensemble.analyses_for(time)) for time in experiment.init_times}
     identity = _identity(experiment, ensemble)
     fingerprint = hashed(identity)
-    init_times = _joined(path, fingerprint, experiment.init_times)
+    begun = (path / "zarr.json").exists() and fingerprint_of(path) == fingerprint
+    if not begun:
+        # Refuses what does not fit the channels, before a worker would.
+        ensemble.models.perturbation(0)
+    analyses = {time: _digest(ensemble.inputs(time)) for time in experiment.init_times}
+    init_times = _joined(path, experiment.init_times) if begun else experiment.init_times
     layout = _layout(experiment, ensemble, init_times, fingerprint, identity)
     blocks = _blocks(experiment, ensemble)
     position = {time: index for index, time in enumerate(init_times)}
@@ -146,9 +147,7 @@ def _blocks(experiment: Experiment, ensemble: Ensemble) -> list[tuple[int, ...]]
     return [tuple(block) for block in blocks]
 
 
-def _joined(
-    path: Path, expected: str, wanted: tuple[np.datetime64, ...]
-) -> tuple[np.datetime64, ...]:
+def _joined(path: Path, wanted: tuple[np.datetime64, ...]) -> tuple[np.datetime64, ...]:
     """Init times of the store at `path` and after them the others that are wanted.
 
     Raises
@@ -156,8 +155,6 @@ def _joined(
     StoreError
         If one would have to go before or between those that are there.
     """
-    if not (path / "zarr.json").exists() or fingerprint_of(path) != expected:
-        return wanted
     stored = stored_init_times(path)
     added = tuple(time for time in wanted if time not in stored)
     if added and added[0] < stored[-1]:
@@ -230,10 +227,10 @@ def hashed(content: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _digest(states: list[State]) -> str:
-    """Digest of the values of some states."""
+def _digest(inputs: Iterable[tuple[np.datetime64, np.ndarray]]) -> str:
+    """Digest of fields and their times."""
     digest = hashlib.blake2b(digest_size=12)
-    for state in states:
-        digest.update(str(state.valid_time).encode())
-        digest.update(torch.as_tensor(state.fields).contiguous().numpy().tobytes())
+    for time, fields in inputs:
+        digest.update(str(np.datetime64(time, "s")).encode())
+        digest.update(fields.tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,11 @@ class Marker:
 
     def to_bytes(self) -> bytes:
         """The marker as it is stored, with a checksum of its own."""
-        return json.dumps(asdict(self) | {_OWN: self._own}).encode()
+        return json.dumps(vars(self) | {_OWN: self._own}).encode()
 
     @property
     def _own(self) -> str:
-        return checksum(json.dumps(asdict(self), sort_keys=True).encode())
+        return checksum(json.dumps(vars(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Store:
         A run that is killed in between does it again.
         """
         with self._draft() as draft:
-            lay_out(draft, self.layout, self.completed())
+            lay_out(draft, self.layout, self.completed(self.markers()))
             last = [Path(LAYOUT), Path("zarr.json")]
             files = {file.relative_to(draft) for file in draft.rglob("*") if file.is_file()}
             for name in [*sorted(files - set(last)), *last]:
@@ -245,14 +245,14 @@ class Store:
         """Forget that a unit is finished."""
         (self._units / f"{unit}.json").unlink(missing_ok=True)
 
-    def completed(self) -> np.ndarray:
-        """(init_time, number), bool: whether a member is finished and finite, by the markers."""
-        return completed_by(self.markers(), self.layout.shape[:2], self.layout.block)
+    def completed(self, markers: Mapping[str, Marker]) -> np.ndarray:
+        """(init_time, number), bool: whether a member is finished and finite, by these markers."""
+        return completed_by(markers, self.layout.shape[:2], self.layout.block)
 
-    def complete(self) -> None:
+    def complete(self, markers: Mapping[str, Marker]) -> None:
         """Write which (init_time, number) are finished, for readers to see."""
         with writing(self.path):
-            zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed()
+            zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed(markers)
 
 
 def markers_of(path: Path) -> dict[str, Marker]:
@@ -317,6 +317,11 @@ def fingerprint(path: Path) -> str | None:
             f"{path}: is no forecast store of this program ({type(error).__name__}: {error}); "
             "nothing was changed"
         ) from None
+
+
+def statistics_folder(forecast: Path) -> Path:
+    """Where the statistics beside a forecast store are."""
+    return forecast.with_name("statistics")
 
 
 def open_store(path: Path) -> xr.Dataset:

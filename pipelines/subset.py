@@ -10,7 +10,6 @@ from data.errors import ConfigurationError
 from data.grid import Grid
 from pipelines.layout import Layout
 from pipelines.settings import Box, InFlight, StoreSettings
-from scoring.regions import Box as Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +83,8 @@ def _leads(layout: Layout, settings: StoreSettings) -> np.ndarray:
 
 
 def _part(grid: Grid, box: Box) -> GridPart:
+    from scoring.regions import Box as Part  # with all of scoring, where a part is stored
+
     mask = Part(box.south, box.north, box.west, box.east).mask(grid)
     if not mask.any():
         raise ConfigurationError(f"store: the region holds no point of the grid {grid}")

@@ -17,13 +17,8 @@ from data.channel import channel
 from data.errors import ConfigurationError, InputError
 from data.grid import Grid
 from data.key import Key
-from forecast.checkpoint import (
-    CheckpointMetadata,
-    load_checkpoint,
-    load_network,
-    read_metadata,
-    save_checkpoint,
-)
+from forecast.architecture import SFNOConfig
+from forecast.checkpoint import load_checkpoint, load_network, save_checkpoint
 from forecast.dataset import (
     Archive,
     Normalisation,
@@ -32,7 +27,8 @@ from forecast.dataset import (
     read_archive,
 )
 from forecast.hindcast import hindcast
-from forecast.sfno import SFNO, SFNOConfig
+from forecast.metadata import CheckpointMetadata, read_metadata
+from forecast.sfno import SFNO
 from forecast.training import LOSS_NAMES, Material, Phase, Progress, Regime, Trainer
 from pipelines.configuration import explain, read_yaml
 from pipelines.settings import Hours, Settings, Time

@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 import zarr
 
 from data.errors import StoreError
-from pipelines.clusters import Cluster
 from pipelines.engine import alone, run
 from pipelines.layout import DIMENSIONS, LAYOUT
 from pipelines.plan import Plan
@@ -28,6 +28,9 @@ from pipelines.store import (
     place_of,
     unit_name,
 )
+
+if TYPE_CHECKING:
+    from pipelines.clusters import Cluster
 
 # Of an init time, in the names of its statistics.
 _STAMP = "[0-9]*-[0-9][0-9]-[0-9][0-9]T[0-9][0-9][0-9][0-9][0-9][0-9]"
@@ -165,7 +168,9 @@ def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False)
         if "" in damaged:
             store.lay_out_again()
         else:
-            store.complete()  # readers, too, are not to trust what is damaged meanwhile
+            store.complete(
+                store.markers()
+            )  # readers, too, are not to trust what is damaged meanwhile
     run(plan, cluster, quiet)
     return validate(plan.path)
 

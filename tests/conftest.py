@@ -15,8 +15,10 @@ from data.channel import channel
 from data.grid import Grid
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
-from forecast.checkpoint import CheckpointMetadata, save_checkpoint
-from forecast.sfno import SFNO, SFNOConfig
+from forecast.architecture import SFNOConfig
+from forecast.checkpoint import save_checkpoint
+from forecast.metadata import CheckpointMetadata
+from forecast.sfno import SFNO
 
 GRID = Grid("legendre-gauss", 8, 16)
 CHANNELS = ("u500", "z500", "t850")

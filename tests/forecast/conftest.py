@@ -10,10 +10,12 @@ from data.grid import Grid
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
 from data.state import State
-from forecast.checkpoint import CheckpointMetadata, save_checkpoint
+from forecast.architecture import SFNOConfig
+from forecast.checkpoint import save_checkpoint
 from forecast.dataset import Archive, Normalisation
+from forecast.metadata import CheckpointMetadata
 from forecast.neural import NeuralForecaster
-from forecast.sfno import SFNO, SFNOConfig
+from forecast.sfno import SFNO
 
 CHANNELS = ("u500", "t850")
 GRID = Grid("legendre-gauss", 12, 24)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import CheckpointError
 from data.key import Key
-from forecast import checkpoint as module
-from forecast.checkpoint import checkpoint_hash, load_checkpoint, read_metadata, save_checkpoint
+from forecast.checkpoint import load_checkpoint, save_checkpoint
+from forecast.metadata import canonical_sha256, checkpoint_hash, file_sha256, read_metadata
 from tests.forecast.conftest import CHANNELS, GRID, metadata_of, state_of, statics
 
 
@@ -20,7 +20,7 @@ def rewrite(path, **changes):
     content = json.loads(file.read_text())
     del content["sha256"]
     content |= changes
-    content["sha256"] = module._canonical_sha256(content)
+    content["sha256"] = canonical_sha256(content)
     file.write_text(json.dumps(content))
 
 
@@ -30,7 +30,7 @@ def replace_weights(path, change):
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)
-    rewrite(path, weights_sha256=module._file_sha256(file))
+    rewrite(path, weights_sha256=file_sha256(file))
 
 
 def test_loaded_forecaster_steps_exactly_as_the_saved_one(checkpoint, forecaster):
@@ -137,6 +137,6 @@ def test_statics_that_do_not_fit_are_refused(checkpoint):
 def test_file_that_is_no_safetensors_is_refused_even_with_a_matching_hash(checkpoint):
     file = checkpoint / "weights.safetensors"
     file.write_bytes(b"not tensors at all")
-    rewrite(checkpoint, weights_sha256=module._file_sha256(file))
+    rewrite(checkpoint, weights_sha256=file_sha256(file))
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         load_checkpoint(checkpoint)

@@ -12,11 +12,13 @@ from data.grid import Grid
 from data.key import Key
 from data.noise import GaussianCorrelation, IsotropicNoise
 from forecast import compiled as module
+from forecast.architecture import SFNOConfig
+from forecast.builds import library
 from forecast.checkpoint import load_checkpoint
-from forecast.compiled import compiled, fits, library
+from forecast.compiled import compiled, fits
 from forecast.latent import LatentNoise
 from forecast.neural import NeuralForecaster
-from forecast.sfno import SFNO, SFNOConfig
+from forecast.sfno import SFNO
 from tests.forecast.conftest import CHANNELS, TIMESTEP
 
 pytestmark = pytest.mark.skipif(library() is None, reason="not compiled for this processor")

@@ -18,7 +18,7 @@ import torch
 from dask.config import deserialize
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
-from forecast.compiled import library
+from forecast.builds import library
 from pipelines import engine, plan
 from pipelines import experiment as settings
 from pipelines.clusters import (
@@ -111,7 +111,7 @@ class Nothing:
 def test_workers_that_lack_the_code_of_the_run_are_one_message(tmp_path: Path) -> None:
     with dask(tmp_path, 1, code=tmp_path) as (address, _):
         cluster = DaskScheduler(address)
-        with pytest.raises(RunError, match="workers cannot take up the run: .*No module named"):
+        with pytest.raises(RunError, match=r"workers cannot take up the run: .*No module named"):
             list(cluster.outcomes(Nothing(), units([0]), Patience()))
 
 
@@ -200,7 +200,7 @@ def test_without_a_gpu_it_is_said_and_a_run_can_still_be_planned(
     experiment = read_experiment(world.experiment("gpu", forecaster=forecaster))
     plan = make_plan(experiment, tmp_path / "f.zarr")
     with pytest.raises(RunError, match="finds no GPU that torch"):
-        next(plan.ensemble.trajectories(plan.layout.init_times[0], (0,)))
+        next(plan.ensemble.models.trajectories(plan.layout.init_times[0], (0,)))
 
 
 def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import xskillscore
 from data.errors import DegradedError, MyriadError, RunError, StoreError
 from pipelines import engine
 from pipelines.clusters import InProcess, LocalProcesses, Outcomes, Task
-from pipelines.dispatch import Patience
 from pipelines.experiment import read_experiment
+from pipelines.lanes import Patience
 from pipelines.plan import Plan, Unit, make_plan
 from pipelines.replay import replay
 from pipelines.store import Store, open_store

@@ -10,6 +10,7 @@ import torch
 from data.errors import MyriadError
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import read_experiment
+from pipelines.models import Models
 from pipelines.plan import make_plan
 from tests.conftest import World
 
@@ -30,9 +31,9 @@ def test_the_analyses_of_an_init_time_are_read_once(
 ) -> None:
     found, copy = ensemble(world, tmp_path, f"kept-{perturbation['kind']}", perturbation)
     init_time = found.experiment.init_times[0]
-    before = list(found.trajectories(init_time, (0, 1, 2)))
+    before = list(found.models.trajectories(init_time, (0, 1, 2)))
     shutil.rmtree(copy)
-    for one, other in zip(before, found.trajectories(init_time, (0, 1, 2)), strict=True):
+    for one, other in zip(before, found.models.trajectories(init_time, (0, 1, 2)), strict=True):
         assert torch.equal(one, other)
 
 
@@ -41,7 +42,7 @@ def test_a_run_is_planned_without_loading_a_network(
 ) -> None:
     experiment = read_experiment(world.experiment("planned", perturbations=[BRED]))
     loaded = []
-    monkeypatch.setattr(Ensemble, "_load", lambda self, checkpoint: loaded.append(checkpoint))
+    monkeypatch.setattr(Models, "_load", lambda self, checkpoint: loaded.append(checkpoint))
     assert make_plan(experiment, tmp_path / "forecast.zarr").units
     assert not loaded
 
@@ -50,9 +51,9 @@ def test_no_more_analyses_are_kept_than_an_init_time_needs(world: World, tmp_pat
     found, copy = ensemble(world, tmp_path, "kept-few", LAGGED)
     times = found.experiment.init_times[0] + np.arange(5) * found.timestep
     for time in times:
-        found.analysis(time)
+        found.control(time)
     shutil.rmtree(copy)
     for time in times[1:]:
-        found.analysis(time)
+        found.control(time)
     with pytest.raises(MyriadError):
-        found.analysis(times[0])
+        found.control(times[0])

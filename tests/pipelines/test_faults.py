@@ -29,8 +29,8 @@ from data.key import Key
 from pipelines import engine
 from pipelines.cli import main
 from pipelines.clusters import Cluster, DaskScheduler, InProcess, LocalProcesses
-from pipelines.dispatch import Outcome, Patience
 from pipelines.experiment import read_experiment
+from pipelines.lanes import Outcome, Patience
 from pipelines.plan import Plan, Unit, make_plan
 from pipelines.store import Marker
 from pipelines.validate import repair, validate
@@ -390,9 +390,7 @@ def test_a_unit_that_kills_every_worker_fails_alone(
 
 
 @contextmanager
-def dask(
-    folder: Path, workers: int, code: Path = ROOT
-) -> Iterator[tuple[str, subprocess.Popen]]:
+def dask(folder: Path, workers: int, code: Path = ROOT) -> Iterator[tuple[str, subprocess.Popen]]:
     """A Dask scheduler and its workers, as somebody else has started them.
 
     `code` is where they find what they are to run that is not installed: the tests'.

@@ -18,13 +18,13 @@ from pipelines.cli import main
 from pipelines.clusters import InProcess, LocalProcesses
 from pipelines.estimate import estimate
 from pipelines.experiment import read_experiment
-from pipelines.in_flight import InFlightTarget, statistics_folder
+from pipelines.in_flight import InFlightTarget
 from pipelines.job import Job
 from pipelines.plan import Plan
 from pipelines.replay import replay
 from pipelines.score import score
 from pipelines.statistics_store import damages_of, open_statistics, sketch_of
-from pipelines.store import open_store
+from pipelines.store import open_store, statistics_folder
 from pipelines.validate import repair, validate
 from scoring.quantiles import STANDARD_LEVELS, WEIBULL
 from tests.conftest import World
