@@ -155,7 +155,7 @@ def _job(experiment: Path, runs: Path) -> Job:
 def _run(job: Job, workers: int | None, scheduler: str | None) -> Progress:
     done = _on(job, workers, scheduler).run()
     rate = f", {done.member_steps / done.seconds:.0f} member-steps/s" if done.member_steps else ""
-    click.echo(f"{job.forecast}: {done.units} units done, {done.resumed} of them before{rate}")
+    click.echo(f"{job.written}: {done.units} units done, {done.resumed} of them before{rate}")
     return done
 
 

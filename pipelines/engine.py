@@ -379,7 +379,7 @@ def alone(path: Path) -> Iterator[None]:
     lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}") from None
     try:

@@ -19,6 +19,7 @@ from pipelines.engine import target_of
 from pipelines.layout import Layout
 from pipelines.plan import Plan, Unit
 from pipelines.shards import COMPRESSOR
+from pipelines.store import statistics_folder
 
 # Of a shard's index for each chunk, and of Blosc's header for each block of a chunk.
 _INDEX_BYTES, _HEADER_BYTES = 16, 32
@@ -37,7 +38,7 @@ class Estimate:
     Attributes
     ----------
     path : pathlib.Path
-        The store.
+        The store, or where statistics go if no member is stored.
     units, pending : int
         Units of the plan, and those that are not finished.
     member_steps : int
@@ -93,8 +94,7 @@ class Estimate:
         process : int
             Bytes of a worker's process; see `process_memory`.
         """
-        hours = self.member_steps / rate / workers / 3600
-        left = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+        left = _duration(self.member_steps / rate / workers)
         return "\n".join((
             f"store       {self.path}",
             f"units       {self.pending} of {self.units} to be done",
@@ -102,7 +102,7 @@ class Estimate:
             f"bytes       about {_size(self.likely)}, at most {_size(self.most)}; "
             f"{_size(self.free)} free",
             f"memory      about {_size(process + self.memory)} for each of {workers} workers",
-            f"time        {left} at {rate:.3g} member-steps/s on each worker "
+            f"time        {left} beside the workers' start, at {rate:.3g} member-steps/s on each worker "
             f"({self.member_steps} member-steps)",
         ))  # fmt: skip
 
@@ -114,7 +114,7 @@ def estimate(plan: Plan) -> Estimate:
     disk = os.statvfs(folder)
     kept, stored = _kept(plan, todo), _stored(plan, todo)
     return Estimate(
-        path=plan.path,
+        path=plan.path if plan.stored is not None else statistics_folder(plan.path),
         units=len(plan.units),
         pending=len(todo),
         member_steps=sum(len(unit.numbers) for unit in todo) * plan.steps,
@@ -244,6 +244,13 @@ def process_memory(plan: Plan) -> int:
     models = plan.ensemble.models
     models.forecaster(0).step(models.analysis(plan.layout.init_times[plan.units[0].init]), Key(0))
     return psutil.Process().memory_info().rss
+
+
+def _duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def _size(count: float) -> str:

@@ -65,6 +65,11 @@ class Job:
         return statistics_folder(self.forecast)
 
     @property
+    def written(self) -> Path:
+        """Where a run goes: the store, or the statistics where no member is stored."""
+        return self.statistics if self.experiment.store.members == "none" else self.forecast
+
+    @property
     def scores(self) -> Path:
         """The folder of scores."""
         return self.folder / "scores"
