@@ -102,8 +102,8 @@ class Estimate:
             f"bytes       about {_size(self.likely)}, at most {_size(self.most)}; "
             f"{_size(self.free)} free",
             f"memory      about {_size(process + self.memory)} for each of {workers} workers",
-            f"time        {left} beside the workers' start, at {rate:.3g} member-steps/s on each worker "
-            f"({self.member_steps} member-steps)",
+            f"time        {left} beside the workers' start, at {rate:.3g} member-steps/s on each "
+            f"worker ({self.member_steps} member-steps)",
         ))  # fmt: skip
 
 

@@ -72,7 +72,10 @@ def test_the_command_says_all_of_it(world: World) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "10 of 10 to be done" in result.stdout
-    assert "12 s beside the workers' start, at 2 member-steps/s on each worker" in result.stdout
+    assert (
+        "12 s beside the workers' start, at 2 member-steps/s on each worker (72 member-steps)"
+        in result.stdout
+    )
     assert "for each of 3 workers" in result.stdout
 
 
