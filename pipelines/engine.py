@@ -174,8 +174,7 @@ class StoreTarget:
 
     def conclude(self) -> Standing:
         """Write which members are completed, by the markers."""
-        markers = self._store.markers()
-        self._store.complete(markers)
+        markers = self._store.complete()
         marked = [unit for unit in self.plan.units if unit.name in markers]
         return Standing(
             self._store.completed(markers),

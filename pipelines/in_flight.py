@@ -291,7 +291,7 @@ class InFlightTarget:
             if not self.sink.finished(init) and tree.folder.exists():
                 self.sink.write(init, tree)
         if self._store is not None:
-            self._store.complete(self._store.markers())
+            self._store.complete()
         completed = np.zeros(self.plan.layout.shape[:2], dtype=bool)
         for init, numbers in self._completed():
             completed[init] = numbers

@@ -249,10 +249,12 @@ class Store:
         """(init_time, number), bool: whether a member is finished and finite, by these markers."""
         return completed_by(markers, self.layout.shape[:2], self.layout.block)
 
-    def complete(self, markers: Mapping[str, Marker]) -> None:
-        """Write which (init_time, number) are finished, for readers to see."""
+    def complete(self) -> dict[str, Marker]:
+        """Write which (init_time, number) are finished, for readers to see; gives the markers back."""
+        markers = self.markers()
         with writing(self.path):
             zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed(markers)
+        return markers
 
 
 def markers_of(path: Path) -> dict[str, Marker]:
