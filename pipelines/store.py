@@ -250,7 +250,7 @@ class Store:
         return completed_by(markers, self.layout.shape[:2], self.layout.block)
 
     def complete(self) -> dict[str, Marker]:
-        """Write which (init_time, number) are finished, for readers to see; gives the markers back."""
+        """Write which (init_time, number) are finished, for readers; gives the markers back."""
         markers = self.markers()
         with writing(self.path):
             zarr.open_group(self.path, mode="r+")["completed"][:] = self.completed(markers)

@@ -168,9 +168,7 @@ def repair(plan: Plan, found: Validation, cluster: Cluster, quiet: bool = False)
         if "" in damaged:
             store.lay_out_again()
         else:
-            store.complete(
-                store.markers()
-            )  # readers, too, are not to trust what is damaged meanwhile
+            store.complete()  # readers, too, are not to trust what is damaged meanwhile
     run(plan, cluster, quiet)
     return validate(plan.path)
 

@@ -49,7 +49,7 @@ def filled(path: Path, lossless: bool = False) -> Store:
         for block in range(3):
             shards = store.write(init, block, fields(init, block))
             store.mark(Marker(unit_name(init, block), "digest", (), shards))
-    store.complete(store.markers())
+    store.complete()
     return store
 
 

@@ -143,7 +143,7 @@ def test_an_unfinished_store_is_not_damaged(damaged: Plan) -> None:
     zarr.open_group(damaged.path, mode="r+")["completed"][:] = False  # as before the end of a run
     found = validate(damaged.path)
     assert (found.finished, found.damages) == (5, ())
-    store.complete(store.markers())
+    store.complete()
     assert validate(damaged.path).damages == ()
 
 
