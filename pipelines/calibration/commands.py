@@ -147,7 +147,8 @@ def fit(
 def apply(calibration: Path, output: Path, init_time: tuple[datetime, ...]) -> None:
     """Calibrate the run of an EXPERIMENT, or any --forecast, and write it as a store.
 
-    Member methods give an ensemble store as the raw one, quantile methods a store of quantiles.
+    Member methods give an ensemble store as the raw one, quantile methods a store of quantiles, of
+    the channels that were fitted.
     """
     from pipelines.calibration import steps
     from pipelines.calibration.folder import Calibration

@@ -141,7 +141,7 @@ class Calibration:
             ) from None
 
     def check_fits(self, forecast: xr.Dataset, where: str) -> None:
-        """Refuse a forecast of other channels, leads or cells.
+        """Refuse a forecast that lacks a channel, or has other leads or cells.
 
         Raises
         ------
@@ -152,12 +152,6 @@ class Calibration:
             if name not in forecast:
                 raise InputError(
                     f"{where}: channel {name!r} is missing, which the calibration was fitted for"
-                )
-        for name, array in forecast.items():
-            if "lead_time" in array.dims and name not in self.channels:
-                raise InputError(
-                    f"{where}: the calibration was not fitted for channel {str(name)!r}, but for "
-                    f"{', '.join(self.channels)}"
                 )
         leads = forecast.lead_time.values.astype("timedelta64[ns]")
         if not np.array_equal(leads, self.lead_times):

@@ -192,7 +192,8 @@ def _by_rule(pair: Verification, settings: CalibrationSettings, weights: xr.Data
 def _written(
     pair: Verification, settings: CalibrationSettings
 ) -> tuple[Verification, CalibrationSettings, Written]:
-    """What stores hold, the forecast of their dates only, and the settings with their levels.
+    """What stores hold, the forecast of their dates and channels only, and the settings with these
+    and their levels.
 
     Raises
     ------
@@ -200,7 +201,8 @@ def _written(
         If no interval has its ends among the levels.
     """
     chosen = Written.open(settings.calibrated, pair)
-    pair = pair.at_init_times(chosen.judged)
+    pair = replace(pair.at_init_times(chosen.judged), channels=chosen.channels)
+    settings = replace(settings, channels=chosen.channels)
     chosen = replace(chosen, judged=np.arange(chosen.judged.size))
     if chosen.levels is None:
         return pair, settings, chosen

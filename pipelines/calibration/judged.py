@@ -129,11 +129,17 @@ class Written:
         As `open_input` gives them.
     names : tuple of str
         What errors and notes call them.
+    channels : tuple of str
+        Of the forecast, those that all stores have.
+    missing : tuple of str
+        The others.
     """
 
     judged: np.ndarray
     stores: tuple[xr.Dataset, ...]
     names: tuple[str, ...]
+    channels: tuple[str, ...]
+    missing: tuple[str, ...]
 
     @classmethod
     def open(cls, paths: Sequence[Path], pair: Verification) -> Written:
@@ -143,7 +149,7 @@ class Written:
         ------
         InputError, StoreError
             If one cannot be opened, was not written by a calibration or does not fit the forecast,
-            two have the same date, or no date is left to judge.
+            they have no channel in common, two have the same date, or no date is left to judge.
         """
         there, names = pair.forecast.init_time.values, tuple(map(str, paths))
         stores = []
@@ -152,6 +158,12 @@ class Written:
             _check_fits(store, pair, name)
             chosen = _judgeable(store, name) & np.isin(store.init_time.values, there)
             stores.append(store.isel(init_time=np.flatnonzero(chosen)))
+        channels = tuple(one for one in pair.channels if all(one in store for store in stores))
+        if not channels:
+            raise InputError(
+                f"{', '.join(names)}: no channel of {pair.where} is in all of them, expected some "
+                f"of {', '.join(pair.channels)}"
+            )
         times = np.concatenate([store.init_time.values for store in stores])
         different, count = np.unique(times, return_counts=True)
         if (count > 1).any():
@@ -163,19 +175,21 @@ class Written:
                 "fitted on"
             )
         judged = np.flatnonzero(np.isin(there, different))
-        return cls(judged, tuple(stores), names)
+        missing = tuple(one for one in pair.channels if one not in channels)
+        return cls(judged, tuple(stores), names, channels, missing)
 
     @property
     def about(self) -> dict[str, str]:
         """See `Calibrated.about`."""
         made = map(_provenance, self.stores, self.names)
         methods = sorted({one["method"]["method"] for one in made})
-        return {
-            "stores": ", ".join(self.names),
-            "method": ", ".join(methods),
-            "note": f"Calibrated by {', '.join(methods)}, on {self.judged.size} dates that were "
-            "not fitted on.",
-        }
+        note = (
+            f"Calibrated by {', '.join(methods)}, on {self.judged.size} dates that were not fitted "
+            "on."
+        )
+        if self.missing:
+            note += f" Not calibrated, so not judged: {', '.join(self.missing)}."
+        return {"stores": ", ".join(self.names), "method": ", ".join(methods), "note": note}
 
     @cached_property
     def levels(self) -> tuple[float, ...] | None:
@@ -201,10 +215,8 @@ class Written:
 
 
 def _check_fits(store: xr.Dataset, pair: Verification, where: str) -> None:
-    """Refuse other channels, leads or cells than those of the forecast."""
-    for name in pair.channels:
-        if name not in store:
-            raise InputError(f"{where}: channel {name!r} is missing, which the forecast has")
+    """Refuse other leads or cells than those of the forecast."""
+    for name in (name for name in pair.channels if name in store):
         for dim in ("lead_time", *pair.cell_dims):
             ours = coordinates_of(pair.forecast[name], dim)
             if (theirs := coordinates_of(store[name], dim)) != ours:

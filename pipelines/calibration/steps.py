@@ -132,7 +132,7 @@ def apply(
     calibration : Calibration
         What was fitted.
     forecast : path or sequence of paths
-        Forecasts of the same channels, leads and cells.
+        Forecasts of the same leads and cells; only the calibration's channels are written.
     output : pathlib.Path
         The store to write; one that a calibration wrote is replaced, nothing else is.
     init_times : sequence of numpy.datetime64
@@ -191,7 +191,7 @@ def update(
         If something does not fit; the calibration stays as it was.
     """
     pair = calibration.method.open_pair(forecast, truth, calibration.channels).with_members(2)
-    calibration.check_fits(pair.forecast[list(calibration.channels)], pair.where)
+    calibration.check_fits(pair.forecast, pair.where)
     there = pair.forecast.init_time.values.astype("datetime64[s]")
     if isinstance(calibration.method, Online):
         return _learned(calibration, calibration.method, folder, pair)

@@ -30,7 +30,7 @@ def width_section(findings: Findings) -> Section:
     found = findings.coverage.sel(level=_LEVEL, method="nearest")
     leads = findings.coverage.lead_time.values
     panels = []
-    for name in findings.channels:
+    for name in findings.calibrated:
         lines = [
             Line(role, found[f"width_{stage}"].sel(channel=name).values, dash)
             for stage, role, dash in _STAGES
@@ -45,7 +45,7 @@ def width_section(findings: Findings) -> Section:
     change = score[1] / score[0].where(score[0] > 0) - 1
     words = ", ".join(
         f"{name} {100 * float(change.sel(channel=name).mean()):+.1f} %"
-        for name in findings.channels
+        for name in findings.calibrated
     )
     text = (
         "Narrow is good where coverage is what is promised. The weighted interval score of all "
@@ -63,7 +63,7 @@ def model_section(findings: Findings) -> Section:
     score = findings.coverage["model_score"]
     leads, panels = findings.coverage.lead_time.values, []
     legend = tuple((*drawn, name) for name, drawn in _COMBINATIONS.items())
-    for name in findings.channels:
+    for name in findings.calibrated:
         own = score.sel(channel=name)
         lines = [
             Line(role, own.sel(combination=model).values, dash)
@@ -71,7 +71,7 @@ def model_section(findings: Findings) -> Section:
         ]
         alt = f"Weighted interval score of {name} against lead time: " + _ranked(own)
         panels.append(Panel(lead_panel(leads, lines, alt), name, findings.units(name)))
-    words = "; ".join(f"{name}: {_ranked(score.sel(channel=name))}" for name in findings.channels)
+    words = "; ".join(f"{name}: {_ranked(score.sel(channel=name))}" for name in findings.calibrated)
     text = (
         "On the last quarter of the dates, by what was known before them. Relative to the mean of "
         f"the models' quantiles, on average over leads, the best first: {words}."

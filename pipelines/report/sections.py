@@ -64,6 +64,12 @@ class Findings:
         return tuple(str(name) for name in self.scores.channel.values)
 
     @property
+    def calibrated(self) -> tuple[str, ...]:
+        """Those of the channels that were calibrated."""
+        there = () if self.coverage is None else self.coverage.channel.values
+        return tuple(name for name in self.channels if name in there)
+
+    @property
     def lead_times(self) -> np.ndarray:
         """(lead_time,), timedelta64."""
         return self.scores.lead_time.values
@@ -93,9 +99,15 @@ class Findings:
         return str(self.scores.crps_estimator.sel(forecast=forecast).item())
 
     def covered(self, stage: str, channel: str, level: float) -> np.ndarray | None:
-        """Coverage of a central interval, (lead_time,); before calibration also without one."""
-        if self.coverage is not None:
+        """Coverage of a central interval, (lead_time,); before calibration also without one.
+
+        None where there is none: once something was calibrated, of what was not, as scores are of
+        other dates.
+        """
+        if channel in self.calibrated:
             values = self.coverage[stage]
+        elif self.coverage is not None:
+            return None
         elif stage == "before" and "coverage" in self.scores and "ensemble" in self.scores.forecast:
             values = self.scores.coverage.sel(forecast="ensemble")
         else:
@@ -277,7 +289,7 @@ def coverage_section(findings: Findings) -> Section:
         return Section("coverage", heading, "Absent: this ensemble has not been calibrated.")
     levels = [float(level) for level in findings.coverage.level.values]
     panels = []
-    for channel in findings.channels:
+    for channel in findings.calibrated:
         lines, means = [], []
         for stage, role, dash in (("before", "control", "dashed"), ("after", "ensemble", "solid")):
             for level in levels:

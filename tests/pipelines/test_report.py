@@ -456,3 +456,13 @@ def test_a_change_of_the_score_is_said_with_its_sign(tmp_path):
     text = width_section(replace(findings, coverage=better)).text
     assert "lower is better. Calibration changes it, on average over leads, by: " in text
     assert text.endswith(", ".join(f"{name} -10.0 %" for name in CHANNELS) + ".")
+
+
+def test_of_channels_that_were_not_calibrated_nothing_is_said_of_calibration(tmp_path):
+    some = replace(full(), coverage=coverage().sel(channel=["t850"]))
+    page = Page(write_report(tmp_path / "report.html", some, forecast()))
+    raw, calibrated = page.numbers["z500"], page.numbers["t850"]
+    columns = len(calibrated) // len(chosen_leads(LEADS))
+    assert len(raw) // len(chosen_leads(LEADS)) == columns - 2
+    assert width_section(some).text.count(" %,") == 0
+    assert [panel.heading for panel in width_section(some).panels] == ["t850"]

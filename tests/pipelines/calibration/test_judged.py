@@ -19,10 +19,10 @@ FITTED = 16
 UNTIL = FitSettings(dates=((None, INITS[FITTED - 1]),))
 
 
-def written(world: World, folder, name: str, dates=(), **settings):
+def written(world: World, folder, name: str, dates=(), channels=(), **settings):
     """A store of some dates by a method that was fitted on the first."""
     method = method_from({"method": name} | settings)
-    fit(world.forecast, world.truth, folder / "c", method, UNTIL)
+    fit(world.forecast, world.truth, folder / "c", method, replace(UNTIL, channels=channels))
     return apply(Calibration.open(folder / "c"), world.forecast, folder / "out.zarr", dates)
 
 
@@ -96,20 +96,35 @@ def test_levels_are_those_of_the_stores(world, tmp_path):
         )
 
 
+def test_channels_are_those_that_all_stores_have(world, tmp_path):
+    both = written(world, tmp_path / "both", "conformal", INITS[FITTED:20])
+    one = written(world, tmp_path / "one", "conformal", INITS[20:], ("t850",))
+    settings = CalibrationSettings(calibrated=[both, one])
+    result = calibrate(world.forecast, world.truth, tmp_path / "judged", settings)
+    assert result.coverage.channel.values.tolist() == ["t850"]
+    assert (result.coverage.dates == INITS.size - FITTED).all()
+    assert "Not calibrated, so not judged: ws10m." in result.table()
+    alone = CalibrationSettings(("t850",), calibrated=[both, one])
+    other = calibrate(world.forecast, world.truth, tmp_path / "alone", alone)
+    xr.testing.assert_equal(result.coverage, other.coverage)
+    wind = written(world, tmp_path / "wind", "conformal", INITS[FITTED:20], ("ws10m",))
+    apart = CalibrationSettings(calibrated=[wind, one])
+    with pytest.raises(InputError, match=r"no channel of .* in all of them, .* t850, ws10m"):
+        calibrate(world.forecast, world.truth, tmp_path / "j", apart)
+
+
 def test_what_cannot_be_judged_is_refused_and_nothing_is_written(world, tmp_path):
     store = written(world, tmp_path, "conformal", INITS[FITTED:])
     seen = apply(
         Calibration.open(tmp_path / "c"), world.forecast, tmp_path / "seen.zarr", INITS[:FITTED]
     )
     whole = xr.open_zarr(store).load().drop_encoding()
-    whole.drop_vars("t850").to_zarr(tmp_path / "fewer.zarr", zarr_format=3, consolidated=False)
     other = whole.isel(lead_time=slice(2))
     other.to_zarr(tmp_path / "short.zarr", zarr_format=3, consolidated=False)
     for paths, message in (
         ([seen], "seen.zarr: no date is left to judge"),
         ([store, store], "init time 2006-01-17T00 is in two of"),
         ([world.forecast], "forecast.zarr: was not written by `myriad calibrate apply`"),
-        ([tmp_path / "fewer.zarr"], "channel 't850' is missing, which the forecast has"),
         ([tmp_path / "short.zarr"], "t850 has 2 values of lead_time, expected the forecast's 3"),
     ):
         with pytest.raises(InputError, match=message):

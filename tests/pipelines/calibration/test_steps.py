@@ -286,15 +286,27 @@ def test_too_few_cases_are_refused_with_the_number_before_anything_is_read(world
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("name", ["conformal", "mapping"])
+def test_a_fit_of_some_channels_is_applied_to_these_alone(world, tmp_path, name):
+    method = method_from({"method": name, "levels": LEVELS})
+    for channels, store in ((("t850",), "one"), ((), "all")):
+        fitted = fit(world.forecast, world.truth, tmp_path / store, method, FitSettings(channels))
+        apply(fitted, world.forecast, tmp_path / f"{store}.zarr")
+    one, both = (xr.open_zarr(tmp_path / f"{store}.zarr").load() for store in ("one", "all"))
+    assert list(one.data_vars) == ["t850"]
+    xr.testing.assert_identical(one.t850, both.t850)
+    if name == "mapping":
+        assert not validate(tmp_path / "one.zarr").damages
+
+
 def test_what_does_not_fit_is_refused(world, tmp_path):
     method = method_from({"method": "conformal", "levels": LEVELS})
-    known = FitSettings(("t850",))
-    fitted = fit(world.forecast, world.truth, tmp_path / "c", method, known)
-    with pytest.raises(InputError, match="not fitted for channel 'ws10m', but for t850"):
-        apply(fitted, world.forecast, tmp_path / "o.zarr")
     both = fit(world.forecast, world.truth, tmp_path / "d", method)
     with open_forecast([world.forecast]) as forecast:
         loaded = forecast.load()
+    write_store(tmp_path / "wind.zarr", loaded[["ws10m"]])
+    with pytest.raises(InputError, match=r"wind.zarr: channel 't850' is missing, which the calibr"):
+        apply(both, tmp_path / "wind.zarr", tmp_path / "o.zarr")
     write_store(tmp_path / "leads.zarr", loaded.isel(lead_time=slice(2)))
     with pytest.raises(InputError, match="has 2 lead times, 24 to 48 h; the calibration"):
         apply(both, tmp_path / "leads.zarr", tmp_path / "o.zarr")
