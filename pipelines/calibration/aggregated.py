@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from pydantic import Field, field_validator, model_validator
+from tqdm import tqdm
 
 from data.errors import InputError
 from data.key import Key
@@ -201,8 +202,10 @@ class Aggregated(OfQuantiles):
         """See `Method.fit`."""
         quantiles, truth = self.sampled(cases)
         key = Key(self.seed) / "aggregation" / cases.channel
-        table = compare(*self.judged(quantiles, truth, key), "mean")
-        return Weights(self.trainer.fit(quantiles, truth, key), table)
+        total = 2 * self.trainer.trainings
+        with tqdm(total=total, unit=" trainings", desc=cases.channel) as bar:
+            table = compare(*self.judged(quantiles, truth, key, bar.update), "mean")
+            return Weights(self.trainer.fit(quantiles, truth, key, bar.update), table)
 
     def sampled(self, cases: Cases) -> tuple[xr.DataArray, xr.DataArray]:
         """Quantiles, (model, init_time, quantile, lead_time, cell), and truth of some cells, of the
@@ -225,10 +228,15 @@ class Aggregated(OfQuantiles):
         return quantiles.transpose("model", "init_time", ...), truth.transpose("init_time", ...)
 
     def judged(
-        self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key
+        self,
+        quantiles: xr.DataArray,
+        truth: xr.DataArray,
+        key: Key,
+        done: Callable[[], object] = lambda: None,
     ) -> tuple[dict[str, xr.DataArray], xr.DataArray]:
         """Forecasts of the last quarter of the dates by what was known before, and their truth:
-        the trained one, and those that it is always printed beside.
+        the trained one, and those that it is always printed beside. `done` is called after each
+        training.
 
         Raises
         ------
@@ -246,7 +254,7 @@ class Aggregated(OfQuantiles):
             raise InputError(f"nothing was known at {first}: add dates")
         past, current = (quantiles.isel(init_time=some, model=models) for some in (early, late))
         try:
-            fitted = trainer.fit(past, known, key)
+            fitted = trainer.fit(past, known, key, done)
         except InputError as error:
             raise InputError(f"by what was known at {first}: {error}") from error
         forecasts = {"aggregation": trainer.combined(fitted, current)}

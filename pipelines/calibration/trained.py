@@ -3,9 +3,10 @@ once without each block of them, so that the same dates calibrate what is combin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import xarray as xr
@@ -21,6 +22,11 @@ Trained = Aggregation | CrossAggregation
 
 class Trainer(Protocol):
     """A way to train; what it makes, only the same way puts to work."""
+
+    @property
+    def trainings(self) -> int:
+        """How many a fit takes."""
+        ...
 
     def check(self, levels: tuple[float, ...], dates: np.ndarray, cells: int, where: str) -> None:
         """Refuse too few cases, before anything is read.
@@ -43,8 +49,11 @@ class Trainer(Protocol):
         """
         ...
 
-    def fit(self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key) -> Trained:
-        """Trained on past forecasts, (model, init_time, quantile, ...), and their truth."""
+    def fit(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key, done: Callable[[], object]
+    ) -> Trained:
+        """Trained on past forecasts, (model, init_time, quantile, ...), and their truth; `done` is
+        called after each training."""
         ...
 
     def combined(self, trained: Trained, quantiles: xr.DataArray) -> xr.DataArray:
@@ -80,13 +89,18 @@ class AllDates:
 
     aggregator: Aggregator
     average: Average
+    trainings: ClassVar[int] = 1
 
     def check(self, levels: tuple[float, ...], dates: np.ndarray, cells: int, where: str) -> None:
         """See `Trainer.check`: any number will do."""
 
-    def fit(self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key) -> Aggregation:
+    def fit(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key, done: Callable[[], object]
+    ) -> Aggregation:
         """See `Trainer.fit`."""
-        return self.aggregator.fit(quantiles, truth, key)
+        trained = self.aggregator.fit(quantiles, truth, key)
+        done()
+        return trained
 
     def combined(self, trained: Aggregation, quantiles: xr.DataArray) -> xr.DataArray:
         """See `Trainer.combined`."""
@@ -119,6 +133,11 @@ class Cross:
 
     aggregator: CrossAggregator
 
+    @property
+    def trainings(self) -> int:
+        """See `Trainer.trainings`."""
+        return self.aggregator.folds
+
     def check(self, levels: tuple[float, ...], dates: np.ndarray, cells: int, where: str) -> None:
         """See `Trainer.check`."""
         if dates.max() < self.aggregator.folds:
@@ -130,9 +149,11 @@ class Cross:
         alpha = round(sides * min(min(level, 1 - level) for level in levels), 10)
         check_reachable(alpha, int(dates.min()) * cells, f" for {where}")
 
-    def fit(self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key) -> CrossAggregation:
+    def fit(
+        self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key, done: Callable[[], object]
+    ) -> CrossAggregation:
         """See `Trainer.fit`."""
-        return self.aggregator.fit(quantiles, truth, key)
+        return self.aggregator.fit(quantiles, truth, key, done)
 
     def combined(self, trained: CrossAggregation, quantiles: xr.DataArray) -> xr.DataArray:
         """See `Trainer.combined`."""

@@ -169,7 +169,7 @@ class Batch:
     def take(self, which: Tensor) -> Batch:
         """Some of the cases."""
         parts = self.inputs, self.present, self.features, self.truth, self.weights
-        return Batch(*(part[which] for part in parts))
+        return Batch(*(part.index_select(0, which) for part in parts))
 
 
 @dataclass(frozen=True)

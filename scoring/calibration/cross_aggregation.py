@@ -8,6 +8,7 @@ see it, and a new case is forecast by all of them, moved by these scores; see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -79,7 +80,13 @@ class CrossAggregator:
     conformity: Conformity = ONE_SIDED
     average: Average = QUANTILES
 
-    def fit(self, quantiles: xr.DataArray, truth: xr.DataArray, key: Key) -> CrossAggregation:
+    def fit(
+        self,
+        quantiles: xr.DataArray,
+        truth: xr.DataArray,
+        key: Key,
+        done: Callable[[], object] = lambda: None,
+    ) -> CrossAggregation:
         """Train on past forecasts and their truth, and score each date by what was trained
         without it.
 
@@ -92,6 +99,8 @@ class CrossAggregator:
         quantiles, truth, key
             As of `Aggregator.fit`. Each `lead_time` is calibrated by itself, if there is one; all
             other cases are pooled.
+        done : callable
+            Called after each fold.
 
         Raises
         ------
@@ -120,6 +129,7 @@ class CrossAggregator:
             own = quantiles.isel(init_time=out).sel(model=fits[-1].models)
             held.values[out] = self.average.of(fits[-1], own).transpose(*held.dims).values
             fold[out] = number
+            done()
         by = tuple(dim for dim in truth.dims if dim == _LEAD)
         conformal = CrossConformal.fit(
             held, truth, xr.DataArray(fold, {"init_time": inits}, "init_time"), self.conformity, by

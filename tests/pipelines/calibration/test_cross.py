@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,8 @@ def test_a_store_of_checkpoints_is_combined_and_calibrated_lead_by_lead(world: W
                world.forecast, "--truth", world.truth)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "aggregation, as trained" in done.output
+    for name in ("t850", "ws10m"):
+        assert re.search(rf"{name}: 100%.* 6/6 .* trainings", done.stderr)
     error = Calibration.open(tmp_path / "c").states["t850"].aggregation.conformal.error
     # 50,000 cases would be more cells than there are: each once, at each lead.
     assert error.sizes == {"lead_time": 3, "case": 24 * 8 * 16, "quantile": 5}

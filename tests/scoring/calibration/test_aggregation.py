@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from data.errors import InputError, StoreError
 from data.key import Key
 from scoring.calibration.aggregation import Aggregator, known_at
-from scoring.calibration.aggregation_training import Cases, Training
+from scoring.calibration.aggregation_training import Batch, Cases, Training
 from scoring.calibration.aggregation_weights import UNCONSTRAINED, Coarse, Fine, Local, Medium
 from scoring.calibration.features import Category, Centre, Coordinate, Spread
 from scoring.calibration.monotone import ISOTONIC, SORT, Crossing
@@ -274,6 +274,15 @@ def test_saved_aggregation_is_restored(tmp_path):
         type(fitted).load(tmp_path / "weights.safetensors", other)
     with pytest.raises(StoreError, match="no aggregation is there"):
         type(fitted).load(tmp_path / "nothing", recipe)
+
+
+def test_a_batch_takes_cases_as_an_index_does():
+    generator = torch.Generator().manual_seed(0)
+    shapes = (20_000, 3, 23), (20_000, 3, 23), (20_000, 2), (20_000,), (20_000,)
+    parts = [torch.randn(shape, generator=generator) for shape in shapes]
+    which = torch.randperm(20_000, generator=generator)[:1000]
+    for found, part in zip(vars(Batch(*parts).take(which)).values(), parts, strict=True):
+        assert torch.equal(found, part[which])
 
 
 def test_wrong_inputs_are_refused():
