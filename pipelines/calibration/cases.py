@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from data.errors import InputError
 from data.grid import Grid
 from pipelines.calibration.given import LEVEL, check_whole, given_quantiles
 from pipelines.truths import Series
@@ -54,10 +55,18 @@ class Cases:
     def of(
         cls, pair: Verification, name: str, inits: np.ndarray, known: np.ndarray, memory: int
     ) -> Cases:
-        """Some dates of a channel at all leads."""
+        """Some dates of a channel at all leads.
+
+        Raises
+        ------
+        InputError
+            If the truth that may be used is missing (NaN) everywhere.
+        """
         weights = pair.weights({"globe": REGIONS["globe"]}).isel(region=0, drop=True)
         leads = np.arange(pair.forecast.sizes["lead_time"])
-        return cls(pair, name, inits, leads, known, pair.truths(name, memory), weights, memory)
+        truths = pair.truths(name, memory)
+        _check_any(truths, np.unique(pair.valid_times()[inits][known]))
+        return cls(pair, name, inits, leads, known, truths, weights, memory)
 
     def windows(self) -> Iterator[Cases]:
         """A few leads at a time: all members of a date, or a few fields of every date, in
@@ -110,6 +119,16 @@ class Cases:
         place = np.searchsorted(share, wanted).clip(0, share.size - 1)
         for members, truth in self.dates():
             yield tuple(_at_places(array, self.weights.dims, place) for array in (members, truth))
+
+
+def _check_any(truths: Series, times: np.ndarray) -> None:
+    """Refuse truth without a value at these valid times; reads no further than the first."""
+    fields = (truths.at(times[[place]]) for place in range(times.size))
+    if not any(np.isfinite(field).any() for field in fields):
+        raise InputError(
+            f"{truths.truths.where}: has no truth of {truths.name}: every value is missing at the "
+            f"{times.size} valid times that may be used"
+        )
 
 
 def _bare(array: xr.DataArray) -> xr.DataArray:

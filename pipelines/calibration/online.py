@@ -55,7 +55,12 @@ class Online(OfQuantiles):
         quantiles, truth = cases.quantiles(self.levels)
         pooled = [dim for dim in cases.weights.dims if dim not in self.groups]
         bare = (array.drop_vars("season") for array in (quantiles, truth))
-        started = OnlineCalibration.start(self.learning, *bare, pooled, self.groups, self.share)
+        try:
+            started = OnlineCalibration.start(self.learning, *bare, pooled, self.groups, self.share)
+            # Some methods may start from too little, but could then issue nothing.
+            started.shifts(truth["init_time"].values.max())
+        except InputError as error:
+            raise InputError(f"{cases.channel}: {error}") from error
         return _with_issued(started, {})
 
     def apply(self, state: xr.Dataset, members: xr.DataArray) -> xr.DataArray:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -297,6 +298,27 @@ def test_a_fit_of_some_channels_is_applied_to_these_alone(world, tmp_path, name)
     xr.testing.assert_identical(one.t850, both.t850)
     if name == "mapping":
         assert not validate(tmp_path / "one.zarr").damages
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_truth_that_is_missing_everywhere_is_refused_by_every_method(world, tmp_path, name):
+    truth = xr.open_zarr(world.truth, consolidated=False)[["t850"]].load().drop_encoding()
+    truth["t850"] = truth.t850.where(truth.time > LEADS[-1] + INITS[FITTED - 1].astype("M8[ns]"))
+    truth.to_zarr(tmp_path / "truth.zarr", zarr_format=3, consolidated=False)
+    method, until = method_from({"method": name}), replace(UNTIL, channels=("t850",))
+    with pytest.raises(InputError, match=r"truth.zarr: has no truth of t850: every value is miss"):
+        fit(world.forecast, tmp_path / "truth.zarr", tmp_path / "c", method, until)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("name", ["tracking", "adaptive"])
+def test_a_row_without_truth_is_refused_where_it_is_a_group_of_its_own(world, tmp_path, name):
+    truth = xr.open_zarr(world.truth, consolidated=False)[["t850"]].load().drop_encoding()
+    truth.t850[:, 2] = np.nan
+    truth.to_zarr(tmp_path / "truth.zarr", zarr_format=3, consolidated=False)
+    method, until = method_from({"method": name, "groups": ["latitude"]}), FitSettings(("t850",))
+    with pytest.raises(InputError, match=r"t850: calibrating .* needs at least 39 cases, found 0"):
+        fit(world.forecast, tmp_path / "truth.zarr", tmp_path / "c", method, until)
 
 
 def test_what_does_not_fit_is_refused(world, tmp_path):
