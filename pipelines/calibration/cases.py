@@ -175,7 +175,7 @@ def quantiles_of(members: xr.DataArray, levels: tuple[float, ...]) -> xr.DataArr
     float32."""
     like = members.isel(number=0, drop=True)
     if LEVEL in members.coords:
-        values = given_quantiles(members, levels, "the forecast")
+        values = given_quantiles(members, levels)
         check_whole(values, members, levels)
     else:
         values = quantile_values(members.values, levels)

@@ -1,5 +1,5 @@
 """Forecasts that are quantiles already: levels stand in the place of members, with a coordinate
-`level` along `number`."""
+`level` along `number`, whose attribute `files` says where each model is from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipelines.forecasts import open_forecast
 from pipelines.labels import open_labelled
 
 LEVEL = "level"
+FILES = "files"
 _ROUNDING = 1e-5
 
 
@@ -33,7 +34,7 @@ def open_input(paths: Sequence[Path | str]) -> xr.Dataset:
     completed = np.ones((held.sizes["init_time"], levels.size), bool)
     return held.rename(quantile="number").assign_coords({
         "number": np.arange(levels.size),
-        LEVEL: ("number", levels),
+        LEVEL: ("number", levels, {FILES: {"": str(paths[0])}}),
         "completed": (("init_time", "number"), completed),
     })  # fmt: skip
 
@@ -49,6 +50,15 @@ def with_members(forecast: xr.Dataset, method: str) -> xr.Dataset:
     if LEVEL in forecast.coords:
         raise InputError(f"{method} needs members, found quantiles: conformal takes them")
     return forecast
+
+
+def origin(quantiles: xr.DataArray | xr.Dataset) -> str:
+    """What messages call quantiles: their files, and which model they are, if there are several."""
+    files: dict[str, str] = quantiles[LEVEL].attrs[FILES]
+    labels = quantiles["model"].values.tolist() if "model" in quantiles.coords else [""]
+    models = list(dict.fromkeys(labels))
+    named = ", ".join(dict.fromkeys(files[model] for model in models))
+    return f"{named}: model {', '.join(models)}" if len(files) > 1 else named
 
 
 def check_given_levels(given: np.ndarray, levels: Sequence[float], where: str) -> None:
@@ -67,7 +77,7 @@ def check_given_levels(given: np.ndarray, levels: Sequence[float], where: str) -
         )
 
 
-def given_quantiles(members: xr.DataArray, levels: Sequence[float], where: str) -> np.ndarray:
+def given_quantiles(members: xr.DataArray, levels: Sequence[float]) -> np.ndarray:
     """Quantiles at some of the levels, (quantile, ...), of (number, ...); NaN where a date has none
     of a level.
 
@@ -83,8 +93,8 @@ def given_quantiles(members: xr.DataArray, levels: Sequence[float], where: str) 
     if crossed := int(falls.any(axis=0).sum()):
         time = np.datetime_as_string(members["init_time"].values, "h")
         raise InputError(
-            f"{where}: quantiles of {members.name} at {time} cross in {crossed} cases, expected "
-            "values that do not decrease with their level"
+            f"{origin(members)}: quantiles of {members.name} at {time} cross in {crossed} cases, "
+            "expected values that do not decrease with their level"
         )
     return values
 
@@ -112,6 +122,6 @@ def check_whole(values: np.ndarray, members: xr.DataArray, levels: Sequence[floa
         level = levels[int(missing[:, partly].any(axis=1).argmax())]
         time = np.datetime_as_string(members["init_time"].values, "h")
         raise InputError(
-            f"the forecast: {members.name} at {time} lacks the quantile of level {level:g} in "
+            f"{origin(members)}: {members.name} at {time} lacks the quantile of level {level:g} in "
             f"{int(partly.sum())} cases that have others, expected all or none"
         )

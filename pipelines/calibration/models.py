@@ -15,7 +15,14 @@ import xarray as xr
 
 from data.errors import InputError
 from pipelines.calibration.cases import quantile_values
-from pipelines.calibration.given import LEVEL, check_given_levels, given_quantiles, open_input
+from pipelines.calibration.given import (
+    FILES,
+    LEVEL,
+    check_given_levels,
+    given_quantiles,
+    open_input,
+    origin,
+)
 from pipelines.truths import SERIES, Paths, check_cells, listed
 
 
@@ -97,9 +104,13 @@ def check_model_levels(forecast: xr.Dataset, levels: Sequence[float]) -> None:
     InputError
         Naming the model and its levels.
     """
-    for model, given in _levels_of(forecast).items():
-        if given.size:
-            check_given_levels(given, levels, f"model {model}")
+    if LEVEL not in forecast.coords:
+        return
+    for model in models_of(forecast):
+        own = forecast.isel(number=np.flatnonzero(forecast["model"] == model))
+        given = own[LEVEL].values
+        if np.isfinite(given).any():
+            check_given_levels(given[np.isfinite(given)], levels, origin(own))
 
 
 def models_of(forecast: xr.Dataset) -> tuple[str, ...]:
@@ -134,7 +145,7 @@ def model_quantiles(
         if not own.sizes["number"]:
             continue
         if LEVEL in own.coords and np.isfinite(own[LEVEL]).all():
-            found[place] = given_quantiles(own, levels, f"model {model}")
+            found[place] = given_quantiles(own, levels)
         else:
             known = np.isfinite(own.values).all(axis=0)
             found[place] = np.where(known, quantile_values(own.values, levels), np.nan)
@@ -145,15 +156,6 @@ def model_quantiles(
 
 def _channels(forecast: xr.Dataset) -> tuple[str, ...]:
     return tuple(str(name) for name in forecast if set(SERIES) <= set(forecast[name].dims))
-
-
-def _levels_of(forecast: xr.Dataset) -> dict[str, np.ndarray]:
-    """Levels of each model; none if it is of members."""
-    if LEVEL not in forecast.coords:
-        return {}
-    models, level = forecast["model"].values, forecast["level"].values
-    own = {name: level[models == name] for name in models_of(forecast)}
-    return {name: found[np.isfinite(found)] for name, found in own.items()}
 
 
 def _spread(forecast: xr.Dataset, inits: np.ndarray, leads: np.ndarray) -> xr.Dataset:
@@ -172,10 +174,12 @@ def _spread(forecast: xr.Dataset, inits: np.ndarray, leads: np.ndarray) -> xr.Da
 
 def _beside(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """Members of all models, one model after the other."""
-    labelled, first = [], 0
+    labelled, files, first = [], {}, 0
     for name, part in parts.items():
         size = part.sizes["number"]
-        levels = part["level"].values if "level" in part.coords else np.full(size, np.nan)
+        levels = part[LEVEL].values if LEVEL in part.coords else np.full(size, np.nan)
+        if LEVEL in part.coords:
+            files[name] = origin(part)
         labelled.append(
             part.assign_coords(
                 number=np.arange(first, first + size),
@@ -188,5 +192,6 @@ def _beside(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
         labelled, "number", data_vars="minimal", coords="minimal", compat="override",
         join="override", combine_attrs="override",
     )  # fmt: skip
+    joined[LEVEL].attrs[FILES] = files
     completed = joined["completed"].transpose("init_time", "number").astype(bool).load()
     return joined.transpose(*SERIES, ...).assign_coords(completed=completed)

@@ -13,7 +13,7 @@ from data.channel import channel
 from data.errors import InputError
 from pipelines.calibration.by_lead import ByLead, Forecasts
 from pipelines.calibration.cases import Cases, quantiles_of
-from pipelines.calibration.given import LEVEL, check_given_levels, with_members
+from pipelines.calibration.given import LEVEL, check_given_levels, origin, with_members
 from pipelines.calibration.tables import is_table, open_model_tables
 from pipelines.truths import listed
 from scoring.calibration.conformal import (
@@ -68,7 +68,7 @@ class OfQuantiles(ByLead):
         else:
             dataset = super().open(forecast, channels)
         if LEVEL in dataset.coords:
-            check_given_levels(dataset[LEVEL].values, self.levels, "the forecast")
+            check_given_levels(dataset[LEVEL].values, self.levels, origin(dataset))
         return dataset
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from data.errors import InputError
+from pipelines.calibration.given import FILES, LEVEL
 from pipelines.quantile_table import quantiles_of_table, read_table, truth_of_table
 from pipelines.truths import SERIES, Series
 from pipelines.verification import Verification, valid_times
@@ -44,25 +45,28 @@ def open_model_tables(
     Raises
     ------
     InputError
-        If a column is missing or holds no numbers, a key is missing or comes twice, or levels do
-        not increase within (0, 1).
+        If a column is missing or holds no numbers, a key is missing or comes twice, levels do not
+        increase within (0, 1), or a table that is given one name is of several models.
     """
-    parts = []
+    parts, files = [], {}
     for name, paths in forecasts.items():
         for path in paths:
             table = read_table(path, cells)
+            if name:
+                _check_one_model(table, name, path)
             named = name or ("" if "model" in table.columns else Path(path).name.split(".")[0])
             parts.append(table.assign(model=named) if named else table)
             _check_columns(parts[-1], ("model", "init_time", "lead_time", *cells), path)
+            for model in parts[-1]["model"].astype(str).unique():
+                files[model] = f"{files[model]}, {path}" if model in files else str(path)
     table = pd.concat(parts, ignore_index=True)
-    files = ", ".join(str(path) for paths in forecasts.values() for path in paths)
-    with _of(files):
+    with _of(", ".join(str(path) for paths in forecasts.values() for path in paths)):
         found = {
             name: quantiles_of_table(part, [*_KEYS, *cells]) for name, part in _by_channel(table)
         }
     names = _chosen(found, channels, "the forecast tables")
     joined = xr.Dataset({name: found[name] for name in names})
-    return _as_members(joined, cells)
+    return _as_members(joined, cells, files)
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,8 @@ def verification_of_tables(
     return Verification(forecast, truth, tuple(scored), scored, where, ())
 
 
-def _as_members(quantiles: xr.Dataset, cells: tuple[str, ...]) -> xr.Dataset:
-    """(model, init_time, lead_time, *cells, quantile) as members."""
+def _as_members(quantiles: xr.Dataset, cells: tuple[str, ...], files: dict[str, str]) -> xr.Dataset:
+    """(model, init_time, lead_time, *cells, quantile) as members; with the files of each model."""
     models, levels = quantiles["model"].values.astype(str), quantiles["quantile"].values
     size = (quantiles.sizes["init_time"], models.size * levels.size)
     forecast = xr.Dataset(
@@ -170,7 +174,7 @@ def _as_members(quantiles: xr.Dataset, cells: tuple[str, ...]) -> xr.Dataset:
             "lead_time": quantiles["lead_time"].values.astype("timedelta64[ns]"),
             "number": np.arange(size[1]),
             "model": ("number", np.repeat(models, levels.size)),
-            "level": ("number", np.tile(levels, models.size)),
+            LEVEL: ("number", np.tile(levels, models.size), {FILES: files}),
             **{cell: np.array(quantiles[cell].values.tolist()) for cell in cells},
         }
     )
@@ -207,6 +211,16 @@ def _chosen(
                 f"{where}: channel {name!r} is missing, found {', '.join(map(str, found))}"
             )
     return [str(name) for name in channels or found]
+
+
+def _check_one_model(table: pd.DataFrame, name: str, path: Path) -> None:
+    found = table["model"].dropna().unique() if "model" in table.columns else ()
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: its column 'model' names {len(found)} models ({', '.join(map(str, found))}), "
+            f"and --model gives it one name, {name}: give --forecast {path}, which takes the "
+            "names of the column"
+        )
 
 
 def _check_columns(table: pd.DataFrame, needed: Sequence[str], path: Path) -> None:

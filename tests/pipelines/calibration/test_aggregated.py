@@ -304,5 +304,5 @@ def test_what_was_combined_is_calibrated_like_any_forecast(tables, tmp_path):
         fit(tables / "forecast.csv", truth, tmp_path / "d", settings)
     with pytest.raises(InputError, match="emos needs members, found quantiles"):
         fit(one, truth, tmp_path / "d", method_from({"method": "emos"}), past)
-    with pytest.raises(InputError, match=r"the forecast has no quantile of level 0\.025, but"):
+    with pytest.raises(InputError, match=r"one.zarr has no quantile of level 0\.025, but"):
         fit(one, truth, tmp_path / "d", method_from({"method": "conformal"}), past)

@@ -81,9 +81,11 @@ def test_wrong_truth_is_refused(forecast, truth, tmp_path, column, change, messa
         (lambda own: own.iloc[[0, *range(48)]], "a.csv: 1 rows repeat a key of model, init_time"),
         # A level that one case lacks, and one that a whole date lacks.
         (lambda own: own.assign(**{"0.5": own["0.5"].where(own.index != 5)}),
-         "value at 2024-01-03T00 lacks the quantile of level 0.5 in 1 cases that have others"),
+         "a.csv: value at 2024-01-03T00 lacks the quantile of level 0.5 in 1 cases that have othe"),
         (lambda own: own.assign(**{"0.9": own["0.9"].where(own.index > 1)}),
-         "value at 2024-01-01T00 lacks the quantile of level 0.9 in 2 cases that have others"),
+         "a.csv: value at 2024-01-01T00 lacks the quantile of level 0.9 in 2 cases that have othe"),
+        (lambda own: own.assign(**{"0.9": own["0.5"] - 1}),
+         "a.csv: quantiles of value at 2024-01-01T00 cross in 2 cases"),
     ],
 )  # fmt: skip
 def test_wrong_forecasts_are_refused(forecast, truth, tmp_path, change, message):
@@ -91,6 +93,21 @@ def test_wrong_forecasts_are_refused(forecast, truth, tmp_path, change, message)
         fit(written(change(forecast), tmp_path / "a.csv"), written(truth, tmp_path / "truth.csv"),
             tmp_path / "c", method_from(CONFORMAL))  # fmt: skip
     assert not (tmp_path / "c").exists()
+
+
+def test_models_that_are_wrong_are_named_with_their_file(forecast, truth, tmp_path):
+    good, observed = written(forecast, tmp_path / "a.csv"), written(truth, tmp_path / "truth.csv")
+    crossed = written(forecast.assign(**{"0.9": forecast["0.5"] - 1}), tmp_path / "b.csv")
+    several = forecast.merge(pd.DataFrame({"model": ["x", "y"]}), "cross")
+    table, method = written(several, tmp_path / "hub.csv"), method_from(AGGREGATION)
+    for models, message in (
+        ({"ours": good, "theirs": crossed}, "b.csv: model theirs: quantiles of value at .* cross"),
+        ([good, crossed], "b.csv: model b: quantiles of value at 2024-01-01T00 cross in 2 cases"),
+        ({"all": table}, r"hub.csv: .* names 2 models \(x, y\), .* give --forecast .*hub.csv"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(models, observed, tmp_path / "c", method)
+    fit(table, observed, tmp_path / "c", method)
 
 
 def test_dates_without_truth_judge_nothing(forecast, truth, tmp_path):

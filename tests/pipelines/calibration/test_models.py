@@ -102,7 +102,7 @@ def test_a_store_of_quantiles_is_a_model(world, tmp_path):
     found = model_quantiles(opened.t850.isel(init_time=2).load(), LEVELS, ("raw", "calibrated"))
     held = xr.open_zarr(tmp_path / "calibrated.zarr", consolidated=False).t850[2].load()
     np.testing.assert_array_equal(found.sel(model="calibrated").values, held.values)
-    with pytest.raises(InputError, match=r"model calibrated has no quantile of level 0.025"):
+    with pytest.raises(InputError, match=r"calibrated.zarr has no quantile of level 0.025"):
         method_from({"method": "aggregation"}).open(models, ("t850",))
 
 
