@@ -10,7 +10,7 @@
 | 7 | `RunError` | units of work failed; what was finished is kept |
 | 8 | `MissingExtraError` | an optional dependency is needed; the message names the extra |
 | 9 | `DegradedError` | some members are lost; at least `min_members` of each init time are whole |
-| 130, 143 | | stopped by Ctrl-C (SIGINT) or SIGTERM; what was finished is kept |
+| 130, 143 | | stopped by Ctrl-C (SIGINT) or SIGTERM; the message says what is kept |
 """
 
 

@@ -45,6 +45,8 @@ _SCHEDULER = click.option(
     help="Compute on the workers of this Dask scheduler, for example tcp://host:8786.",
 )  # fmt: skip
 _EXPERIMENT = click.argument("experiment", type=FILE)
+# Commands that find what they had finished when they are called again.
+_GOING_ON = ("run", "all", "nature", "train")
 
 
 class _Command(click.Group):
@@ -59,7 +61,9 @@ class _Command(click.Group):
             sys.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             [number] = stop.args or (signal.SIGINT,)
-            kept = "what was finished is kept, the same command goes on from there"
+            kept = "the same command begins anew"
+            if context.invoked_subcommand in _GOING_ON:
+                kept = "what was finished is kept, the same command goes on from there"
             click.echo(f"myriad: stopped by {signal.Signals(number).name}; {kept}", err=True)
             sys.exit(128 + number)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,25 @@ from tests.conftest import World
 
 def myriad(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("run", "e.yaml"), "what was finished is kept, the same command goes on from there"),
+        (("all", "e.yaml"), "what was finished is kept, the same command goes on from there"),
+        (("score", "e.yaml"), "the same command begins anew"),
+        (("calibrate", "judge", "e.yaml"), "the same command begins anew"),
+    ],
+)
+def test_a_stopped_command_says_what_calling_it_again_does(monkeypatch, command, said):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt(signal.SIGTERM)
+
+    monkeypatch.setattr("pipelines.job.Job.read", stopped)
+    done = myriad(*command)
+    assert done.exit_code == 143
+    assert done.stderr == f"myriad: stopped by SIGTERM; {said}\n"
 
 
 def spoiled(world: World, name: str, change: Callable[[xr.Dataset], xr.Dataset]) -> str:
