@@ -10,7 +10,7 @@ import xarray as xr
 
 from data.errors import InputError, StoreError
 from data.layout import oriented
-from data.source import open_forecasts
+from data.source import FileSource, open_forecasts
 from pipelines.labels import open_labelled
 from pipelines.statistics_store import open_as_forecast, statistics_paths
 from pipelines.truths import SERIES
@@ -46,7 +46,7 @@ def open_forecast(paths: Sequence[Path | str]) -> xr.Dataset:
     finished: list[xr.DataArray] = []
     unknown: dict[str, None] = {}
     for path in paths:
-        for source in open_forecasts(path):
+        for source in _sources(path):
             unknown |= dict.fromkeys(source.unknown)
             for name, array in source.dataset().items():
                 series = _by_init_time(array, str(path))
@@ -68,13 +68,44 @@ def _check_members(path: Path) -> None:
     if not (path / "quantile").is_dir():
         return
     with open_labelled(path) as held:
-        levels = held["quantile"].values
         raise InputError(
-            f"{path}: is a store of quantiles ({', '.join(map(str, held.data_vars))} at "
-            f"{levels.size} levels, {levels.min():g} to {levels.max():g}), expected members; "
+            f"{path}: is a store of {_levels_of(held)}; "
             "`myriad calibrate judge EXPERIMENT --calibrated PATH` judges it beside the raw members"
             ", and `myriad calibrate fit --method aggregation` several, each --model NAME=PATH"
         )
+
+
+def _sources(path: Path | str) -> list[FileSource]:
+    """The series of a file; of one that has none because it is of quantiles, that is said."""
+    try:
+        return open_forecasts(path)
+    except InputError:
+        if (levels := _levels_in(Path(path))) is None:
+            raise
+        raise InputError(
+            f"{path}: is a file of {levels}; `myriad calibrate` takes quantiles as a zarr store, "
+            "(init_time, quantile, lead_time, ...), which xarray's `to_zarr` makes of it, or as a "
+            "table"
+        ) from None
+
+
+def _levels_in(path: Path) -> str | None:
+    """What quantiles a NetCDF file holds; None if none."""
+    if path.suffix not in (".nc", ".nc4"):
+        return None
+    try:
+        with xr.open_dataset(path, decode_times=False) as held:
+            return _levels_of(held) if "quantile" in held.coords else None
+    except (OSError, ValueError):
+        return None
+
+
+def _levels_of(held: xr.Dataset) -> str:
+    levels = held["quantile"].values
+    return (
+        f"quantiles ({', '.join(map(str, held.data_vars))} at {levels.size} levels, "
+        f"{levels.min():g} to {levels.max():g}), expected members"
+    )
 
 
 def _checked(dataset: xr.Dataset, where: str) -> xr.Dataset:

@@ -58,7 +58,8 @@ def compare(
     Returns
     -------
     pandas.DataFrame
-        One row per forecast, the lowest relative score first: `cases`; `score`, the mean
+        One row per forecast, the lowest relative score first: `cases`, and the init times, `dates`,
+        that they are of; `score`, the mean
         `quantile_score` (the weighted interval score if levels come in pairs); `relative`, the
         ratio to the reference's on the same cases; `p_value`; and `coverage 0.5` and so on for
         the intervals that the levels have.
@@ -74,7 +75,7 @@ def compare(
     if not usual.notnull().any():
         raise InputError(f"{reference} has no case with truth")
     rows = {name: _row(forecast, truth, usual, test) for name, forecast in forecasts.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index").astype({"cases": int})
+    table = pd.DataFrame.from_dict(rows, orient="index").astype({"cases": int, "dates": int})
     return table.rename_axis("forecast").sort_values("relative")
 
 
@@ -85,9 +86,10 @@ def _row(
     common = score.notnull() & usual.notnull()
     score, usual = score.where(common), usual.where(common)
     if not common.any():
-        return {"cases": 0, "score": np.nan, "relative": np.nan, "p_value": np.nan}
+        return {"cases": 0, "dates": 0, "score": np.nan, "relative": np.nan, "p_value": np.nan}
     row = {
         "cases": int(common.sum()),
+        "dates": int(common.any([dim for dim in common.dims if dim != "init_time"]).sum()),
         "score": float(score.mean()),
         "relative": float(score.mean() / usual.mean()),
         "p_value": _p_value(score - usual, test),

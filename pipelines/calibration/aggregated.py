@@ -62,6 +62,7 @@ from scoring.calibration.monotone import ISOTONIC, SORT, Crossing
 from scoring.calibration.pools import BestModel
 from scoring.calibration.quantile_forecast import known_models
 from scoring.comparison import baselines, compare
+from scoring.significance import FEW_DATES
 
 _CASES = 50_000  # more of them say nothing new of a few weights
 FEWEST_DATES = 10
@@ -283,7 +284,20 @@ class Aggregated(OfQuantiles):
         levels = {name: float(name.split()[1]) for name in shown if name.startswith("coverage")}
         columns = {name: f"{100 * level:g} %" for name, level in levels.items()}
         shown[list(columns)] = (100 * shown[list(columns)]).round(1)
-        return shown.rename(columns=columns).rename_axis(None).to_string()
+        printed = shown.rename(columns=columns).rename_axis(None).to_string()
+        return f"{printed}\n{self._caution(state.table)}"
+
+    @staticmethod
+    def _caution(table: pd.DataFrame) -> str:
+        """What p-values of so many dates can show."""
+        dates = int(table["dates"].max())
+        said = f"p_value: of no difference from the mean, by {dates} init times, of each row alone."
+        if dates >= FEW_DATES:
+            return said
+        return (
+            f"{said} With fewer than {FEW_DATES} only large differences stand out: a large p_value "
+            "does not say that two are alike, and a higher row need not be better."
+        )
 
     def write(self, state: Weights, path: Path) -> None:
         """See `Method.write`: what is trained, and ``.json``."""
@@ -294,7 +308,7 @@ class Aggregated(OfQuantiles):
     def read(self, path: Path) -> Weights:
         """See `Method.read`."""
         kept = json.loads(path.with_name(f"{path.name}.json").read_text())
-        table = pd.DataFrame(**kept).astype(float).astype({"cases": int})
+        table = pd.DataFrame(**kept).astype(float).astype({"cases": int, "dates": int})
         return Weights(self.trainer.read(path), table.rename_axis("forecast"))
 
     def _opened(self, forecast: Forecasts, channels: tuple[str, ...] | None) -> xr.Dataset:

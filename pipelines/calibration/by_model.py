@@ -44,7 +44,8 @@ def model_scores(
     -------
     xarray.DataArray
         (channel, lead_time, combination): `aggregation`, the combinations that need no training,
-        the best single model, and every model; on the cases that the mean of the models has.
+        the best single model, and every model; on the cases that the mean of the models has. Its
+        attribute `init_times` is how many there are, of the channel with the fewest.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def model_scores(
         As `myriad calibrate fit` with these models.
     """
     pair = models.open_pair(forecast, truth, settings.channels or None).with_members(2)
-    inits, found = np.arange(pair.forecast.sizes["init_time"]), {}
+    inits, found, dates = np.arange(pair.forecast.sizes["init_time"]), {}, []
     sizes = dict(zip(pair.cell_dims, pair.cells().shape, strict=True))
     for name in pair.channels:
         models.check(name, pair.scored[name].sum(axis=0), sizes)
@@ -66,8 +67,10 @@ def model_scores(
             quantile_score(one, observed).where(usual).mean(["init_time", "cell"])
             for one in forecasts.values()
         ]
+        dates.append(observed.sizes["init_time"])
         names = xr.DataArray(list(forecasts), dims="combination", name="combination")
         found[name] = xr.concat(scores, names, coords="minimal", compat="override")
     channels = xr.DataArray(list(found), dims="channel", name="channel")
     joined = xr.concat(found.values(), channels, coords="minimal", compat="override")
-    return joined.reset_coords(drop=True).transpose("channel", "lead_time", "combination")
+    joined = joined.reset_coords(drop=True).transpose("channel", "lead_time", "combination")
+    return joined.assign_attrs(init_times=min(dates))

@@ -7,6 +7,7 @@ import xarray as xr
 
 from pipelines.report.figures import Line, date_panel, lead_panel, level_panel, reliability_panel
 from pipelines.report.sections import Findings, Panel, Section
+from scoring.significance import FEW_DATES
 
 _LEVEL = 0.9
 _STAGES = (("before", "control", "dashed"), ("after", "ensemble", "solid"))
@@ -72,9 +73,15 @@ def model_section(findings: Findings) -> Section:
         alt = f"Weighted interval score of {name} against lead time: " + _ranked(own)
         panels.append(Panel(lead_panel(leads, lines, alt), name, findings.units(name)))
     words = "; ".join(f"{name}: {_ranked(score.sel(channel=name))}" for name in findings.calibrated)
-    text = (
-        "On the last quarter of the dates, by what was known before them. Relative to the mean of "
-        f"the models' quantiles, on average over leads, the best first: {words}."
+    text = "On the last quarter of the dates, by what was known before them. "
+    if (dates := score.attrs.get("init_times", FEW_DATES)) < FEW_DATES:
+        text += (
+            f"That is {dates} init times: with fewer than {FEW_DATES} only large differences are "
+            "more than chance, so read no order into neighbours. "
+        )
+    text += (
+        "Relative to the mean of the models' quantiles, on average over leads, the best first: "
+        f"{words}."
     )
     return Section("models", heading, text, legend, tuple(panels))
 

@@ -175,3 +175,12 @@ def test_a_store_of_quantiles_is_called_one_and_what_judges_it_is_named(verified
     with pytest.raises(InputError, match=f"{found}.*--calibrated PATH"):
         score(path, verified.truth, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_quantiles_is_called_one_and_what_takes_it_is_named(verified, whole, tmp_path):
+    quantiles = whole[["z500"]].quantile([0.1, 0.5, 0.9], "number").drop_encoding()
+    path = tmp_path / "q.nc"
+    quantiles.drop_vars(["completed", "valid_time"], errors="ignore").to_netcdf(path)
+    found = r"q\.nc: is a file of quantiles \(z500 at 3 levels, 0\.1 to 0\.9\), expected members"
+    with pytest.raises(InputError, match=f"{found}.*as a zarr store"):
+        score(path, verified.truth, tmp_path / "out")

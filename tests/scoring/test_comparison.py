@@ -51,6 +51,7 @@ def test_table_holds_scores_coverage_and_paired_tests():
     assert table.loc["bad", "p_value"] < 0.01
     assert table.loc["good", "p_value"] == 1
     assert (table["cases"] == 1000).all()
+    assert (table["dates"] == truth.sizes["init_time"]).all()
     assert table.loc["good", "coverage 0.95"] == pytest.approx(0.95, abs=0.02)
     assert table.loc["good", "coverage 0.5"] == pytest.approx(0.5, abs=0.04)
     assert "coverage 0.9" not in table.columns

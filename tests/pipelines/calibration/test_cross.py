@@ -176,6 +176,7 @@ def test_a_store_of_checkpoints_is_combined_and_calibrated_lead_by_lead(world: W
                world.forecast, "--truth", world.truth)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "aggregation, as trained" in done.output
+    assert "by 6 init times, of each row alone. With fewer than 20 only large diff" in done.output
     for name in ("t850", "ws10m"):
         assert re.search(rf"{name}: 100%.* 6/6 .* trainings", done.stderr)
     error = Calibration.open(tmp_path / "c").states["t850"].aggregation.conformal.error

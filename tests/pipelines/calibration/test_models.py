@@ -153,6 +153,7 @@ def test_judged_checkpoints_stand_in_the_report(world, tmp_path):
     xr.testing.assert_identical(kept, found)
     scores = xr.Dataset(coords={"channel": ["t850"], "lead_time": found.lead_time.values})
     section = model_section(Findings(scores, kept))
+    assert "That is 6 init times: with fewer than 20 only large differences are" in section.text
     assert len(section.panels) == 1
     ranked = section.text.split("t850: ")[1].removesuffix(".").split(", ")
     assert "mean 1.000" in ranked
