@@ -10,17 +10,24 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import ValidationError
 
-from data.errors import ConfigurationError
+from data.errors import CheckpointError, ConfigurationError, InputError
 
 
 @contextmanager
 def naming(file: Path | None) -> Iterator[None]:
-    """What turns out to be wrong with an experiment after it was read is said of its file."""
+    """What turns out to be wrong with an experiment after it was read is said of its file; of a
+    path that is not there, where relative ones start."""
     try:
         yield
     except ConfigurationError as error:
         where = "" if file is None else f"{file}: "
         raise ConfigurationError(f"{where}{error}") from None
+    except (InputError, CheckpointError) as error:
+        named = Path(str(error).partition(": ")[0])
+        if file is None or not named.is_absolute() or named.exists():
+            raise
+        hint = f"relative paths in {file} start at its own folder, {file.resolve().parent}"
+        raise type(error)(f"{error}; {hint}") from None
 
 
 class _Loader(yaml.SafeLoader):

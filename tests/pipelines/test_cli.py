@@ -43,6 +43,23 @@ def test_a_stopped_command_says_what_calling_it_again_does(monkeypatch, command,
     assert done.stderr == f"myriad: stopped by SIGTERM; {said}\n"
 
 
+def test_a_copy_of_an_experiment_is_told_where_its_paths_start(tmp_path):
+    demo = Path(__file__).parents[2] / "examples" / "demo.yaml"
+    copy = Path(shutil.copy(demo, tmp_path))
+    hint = f"relative paths in {copy} start at its own folder, {tmp_path.resolve()}"
+    for text, code in ((copy.read_text(), 5), (with_checkpoints_in_place(copy.read_text()), 3)):
+        copy.write_text(text)
+        done = myriad("plan", copy)
+        assert done.exit_code == code
+        assert done.stderr.strip().endswith(hint)
+
+
+def with_checkpoints_in_place(text: str) -> str:
+    """With checkpoints where they are."""
+    samples = Path(__file__).parents[2] / "data" / "samples" / "checkpoints"
+    return text.replace("../data/samples/checkpoints", str(samples))
+
+
 def spoiled(world: World, name: str, change: Callable[[xr.Dataset], xr.Dataset]) -> str:
     """The world's analyses with something wrong, as a NetCDF file beside them."""
     path = world.folder / f"{name}.nc"
