@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 # This folder has a script with the name of a package: the repository comes before it.
@@ -39,6 +40,7 @@ from pipelines.cores import usable_cores
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import Experiment
 from pipelines.lanes import Patience
+from pipelines.models import Models
 from pipelines.plan import Plan, Unit, make_plan
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
@@ -51,13 +53,19 @@ class Bare:
     ensemble: Ensemble
     steps: int
 
+    @cached_property
+    def models(self) -> Models:
+        """What steps, kept from unit to unit."""
+        return Models(self.ensemble)
+
     def __call__(self, unit: Unit) -> None:
         """Step the control once for each member and step."""
         init_time = self.ensemble.experiment.init_times[0]
-        forecaster = self.ensemble.models.forecaster(unit.checkpoint)
+        models = self.models
+        forecaster = models.forecaster(unit.checkpoint)
         with torch.inference_mode():
             for _ in unit.numbers:
-                state = self.ensemble.models.analysis(init_time)
+                state = models.analysis(init_time)
                 for step in range(self.steps):
                     state = forecaster.step(state, Key(0) / step)
 
@@ -173,8 +181,8 @@ def best_workflow(plan: Plan, threads: int, stepped: str) -> Workflow:
 def beside(way: Workflow, plan: Plan, steps: int | None = None) -> Cost:
     """What Earth2Studio takes for the same members in this process."""
     steps = plan.steps if steps is None else steps
-    forecaster = plan.ensemble.models.forecaster(0)
-    state = plan.ensemble.models.analysis(plan.layout.init_times[0])
+    forecaster = plan.models.forecaster(0)
+    state = plan.models.analysis(plan.layout.init_times[0])
     with tempfile.TemporaryDirectory() as folder:
         before, started = time.process_time(), time.perf_counter()
         way.run(forecaster, state, plan.layout.shape[1], steps, Path(folder))

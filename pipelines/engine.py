@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +20,7 @@ from pipelines.ensemble import Ensemble
 from pipelines.lanes import Patience
 from pipelines.layout import Layout
 from pipelines.plan import Forecast, Plan, Unit
-from pipelines.store import Marker, Store
+from pipelines.store import Marker, Standing, Store
 from pipelines.unit_writer import UnitWriter
 
 _SLOWEST_STEP = 10.0  # seconds of one member
@@ -62,6 +62,7 @@ class Progress:
 
 if TYPE_CHECKING:
     from pipelines.clusters import Cluster
+    from pipelines.models import Models
 
 Rest = Callable[[], None]
 
@@ -90,22 +91,6 @@ class Sink(Protocol):
             before it has ended has the unit taken effect.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What there is of an experiment's members.
-
-    Attributes
-    ----------
-    completed : numpy.ndarray
-        (init_time, number), bool: whose fields are there and finite.
-    diverged : list of tuple
-        Position of the init time, and number, of each that is not finite.
-    """
-
-    completed: np.ndarray
-    diverged: list[tuple[int, int]]
 
 
 class Target(Protocol):
@@ -236,7 +221,14 @@ class UnitTask:
         if self.sink.has(unit):
             return None
         init_time = self.layout.init_times[unit.init]
-        return self.sink.take(unit, partial(_leads, self.ensemble, init_time))
+        return self.sink.take(unit, partial(_leads, self.models, init_time))
+
+    @cached_property
+    def models(self) -> Models:
+        """What forecasts, kept from unit to unit."""
+        from pipelines.models import Models  # with torch, which only workers need
+
+        return Models(self.ensemble)
 
 
 def run(
@@ -282,23 +274,21 @@ def patience_for(plan: Plan) -> Patience:
     return Patience(first=max(Patience.first, _SLOWEST_STEP * longest))
 
 
-def unit_fields(
-    ensemble: Ensemble, layout: Layout, init_time: np.datetime64, numbers: tuple[int, ...]
-) -> np.ndarray:
-    """Forecasts of these members from one init time.
+def unit_fields(plan: Plan, init_time: np.datetime64, numbers: tuple[int, ...]) -> np.ndarray:
+    """Forecasts of these members from one init time, in this process.
 
     Returns
     -------
     numpy.ndarray
         (number, channel, lead_time, latitude, longitude), float32, as the forecaster gives them.
     """
-    return _stacked(_leads(ensemble, init_time, numbers), len(numbers), layout)
+    return _stacked(_leads(plan.models, init_time, numbers), len(numbers), plan.layout)
 
 
 def _leads(
-    ensemble: Ensemble, init_time: np.datetime64, numbers: tuple[int, ...]
+    models: Models, init_time: np.datetime64, numbers: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    for values in ensemble.models.trajectories(init_time, numbers):
+    for values in models.trajectories(init_time, numbers):
         yield values.numpy()
 
 

@@ -1,36 +1,48 @@
-"""An experiment brought to life: its source, members and models.
+"""An experiment's members, and what each is made from.
 
 Nothing of this module imports torch, which takes longer than planning a run, or finding that it
-is finished: what forecasts is in `pipelines.models`, and comes when it is asked for.
+is finished: what forecasts is in `pipelines.models`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.errors import CheckpointError, InputError
+from data.climatology import Climatology
+from data.errors import CheckpointError, ConfigurationError, InputError
 from data.grid import Grid
 from data.source import Source, open_source
 from forecast.metadata import CheckpointMetadata, checkpoint_hash, read_metadata
 from perturb.member import Member, Pairing, roster
 from pipelines import experiment as settings
 
-if TYPE_CHECKING:
-    from forecast.forecaster import Forecaster
-    from pipelines.models import Models
+
+@dataclass(frozen=True)
+class Reference:
+    """What there is to know of a forecaster without a checkpoint.
+
+    Attributes
+    ----------
+    channels : tuple of str
+    grid : Grid
+    timestep : numpy.timedelta64
+    """
+
+    channels: tuple[str, ...]
+    grid: Grid
+    timestep: np.timedelta64
 
 
 class Ensemble:
     """The members of an experiment, and what each is made from.
 
-    Everything is opened on first use and kept, so that a worker loads a checkpoint once, and reads
-    the analyses of an init time once for all of its units. What travels between processes is the
-    experiment alone.
+    Everything is opened on first use and kept, so that a worker reads the analyses of an init time
+    once for all of its units. What travels between processes is the experiment alone.
 
     Parameters
     ----------
@@ -44,13 +56,6 @@ class Ensemble:
 
     def __reduce__(self) -> tuple[type[Ensemble], tuple[settings.Experiment]]:
         return Ensemble, (self.experiment,)
-
-    @cached_property
-    def models(self) -> Models:
-        """What forecasts and what perturbs."""
-        from pipelines.models import Models
-
-        return Models(self)
 
     @cached_property
     def source(self) -> Source:
@@ -99,10 +104,31 @@ class Ensemble:
         # CF separates the meanings of flags by blanks.
         return tuple("_".join(path.name.split()) for path in self.checkpoint_paths) or (kind,)
 
-    @property
-    def _described(self) -> CheckpointMetadata | Forecaster:
-        """What knows channels, grid and timestep, without loading a network for it."""
-        return self.checkpoints[0] if self.checkpoints else self.models.forecaster(0)
+    @cached_property
+    def climatology(self) -> Climatology:
+        """The climatology.
+
+        Raises
+        ------
+        ConfigurationError
+            If the experiment names none.
+        """
+        if self.experiment.climatology is None:
+            raise ConfigurationError("climatology: is needed by the climatology forecaster")
+        return Climatology(self.experiment.climatology)
+
+    @cached_property
+    def _described(self) -> CheckpointMetadata | Reference:
+        """What knows channels, grid and timestep."""
+        if self.checkpoints:
+            return self.checkpoints[0]
+        chosen = self.experiment.forecaster
+        seasonal = isinstance(chosen, settings.Climatology)
+        return Reference(
+            channels=self.experiment.channels or self.source.channels,
+            grid=self.climatology.grid if seasonal else self.source.grid,
+            timestep=np.timedelta64(chosen.timestep, "h"),
+        )
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -158,31 +184,34 @@ class Ensemble:
         return fields if len(fields) == 1 else fields[:1].copy()
 
     def inputs(self, init_time: np.datetime64) -> Iterator[tuple[np.datetime64, np.ndarray]]:
-        """All that forecasts from this init time read, checked.
+        """The control analyses that forecasts from this init time read, checked.
+
+        What else they read is `Models.inputs`.
 
         Yields
         ------
         tuple
-            Time, and (number, channel, latitude, longitude), float32.
+            Time, and (1, channel, latitude, longitude), float32.
 
         Raises
         ------
-        InputError, ConfigurationError
-            If one of them is not what it must be, or they are too few for the members.
+        InputError
+            If one of them is not what it must be.
         """
         yield init_time, self.control(init_time)
-        if isinstance(self.experiment.forecaster, settings.Climatology):
-            for state in self.models.climate_after(init_time):
-                yield state.valid_time, state.fields.numpy()
         for part in self.experiment.perturbations:
-            match part:
-                case settings.BredVectors():
-                    for k in range(part.cycles):
-                        earlier = init_time - (k + 1) * self.timestep
-                        yield earlier, self.control(earlier)
-                case settings.EnsembleOfAnalyses() | settings.LaggedAnalyses():
-                    state = self.models.analyses_to_draw_from(part, init_time)
-                    yield state.valid_time, state.fields.contiguous().numpy()
+            if isinstance(part, settings.BredVectors):
+                for k in range(part.cycles):
+                    earlier = init_time - (k + 1) * self.timestep
+                    yield earlier, self.control(earlier)
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether forecasts read something else than control analyses."""
+        others = (settings.EnsembleOfAnalyses, settings.LaggedAnalyses)
+        return isinstance(self.experiment.forecaster, settings.Climatology) or any(
+            isinstance(part, others) for part in self.experiment.perturbations
+        )
 
 
 def _analyses_needed(experiment: settings.Experiment) -> int:

@@ -222,7 +222,7 @@ def measured_rate(plan: Plan) -> float:
     """Member-steps a second of one member on one thread, from about two seconds of forecasting."""
     import torch
 
-    models = plan.ensemble.models
+    models = plan.models
     state = models.analysis(plan.layout.init_times[plan.units[0].init])
     forecaster, key = models.forecaster(0), Key(0)
     threads = torch.get_num_threads()
@@ -241,7 +241,7 @@ def measured_rate(plan: Plan) -> float:
 
 def process_memory(plan: Plan) -> int:
     """Bytes of a process that forecasts: this one's, when it has taken a step."""
-    models = plan.ensemble.models
+    models = plan.models
     models.forecaster(0).step(models.analysis(plan.layout.init_times[plan.units[0].init]), Key(0))
     return psutil.Process().memory_info().rss
 

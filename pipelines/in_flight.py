@@ -18,13 +18,12 @@ import numpy as np
 
 from data.channel import channel
 from data.errors import ConfigurationError, StoreError
-from pipelines.engine import Standing
 from pipelines.parts import Contents, Lead, Node, Shape, Tree, opened
 from pipelines.plan import Forecast, Plan, Unit, hashed
 from pipelines.selection import Selection
 from pipelines.shards import writing
 from pipelines.statistics_store import Statistics, attributes_of, open_statistics
-from pipelines.store import Store, statistics_folder
+from pipelines.store import Standing, Store, statistics_folder
 from scoring.kept import Kept, partners
 from scoring.sketch import LARGEST_VALUE
 

@@ -14,7 +14,6 @@ from functools import cached_property, lru_cache, partial
 import numpy as np
 import torch
 
-from data.climatology import Climatology
 from data.errors import ConfigurationError, RunError
 from data.grid import Grid
 from data.key import Key
@@ -36,6 +35,9 @@ from pipelines.ensemble import Ensemble
 class Models:
     """What forecasts the members of an ensemble, each of which can be forecast alone.
 
+    Everything is built on first use and kept, so that a worker loads a checkpoint once. What
+    travels between processes is the ensemble alone.
+
     Parameters
     ----------
     ensemble : Ensemble
@@ -47,6 +49,9 @@ class Models:
         self._forecasters: dict[int, Forecaster] = {}
         self._perturbations: dict[int, Perturbation] = {}
         self._device = "cpu"
+
+    def __reduce__(self) -> tuple[type[Models], tuple[Ensemble]]:
+        return Models, (self._ensemble,)
 
     @property
     def _experiment(self) -> settings.Experiment:
@@ -72,27 +77,34 @@ class Models:
         ensemble = self._ensemble
         return State(fields, ensemble.channels, ensemble.grid, np.datetime64(time, "s"))
 
-    def climate_after(self, init_time: np.datetime64) -> Iterator[State]:
-        """What the climatology forecaster reads for forecasts from this init time."""
-        ensemble, climatology = self._ensemble, self.forecaster(0).climatology
-        for step in range(1, self._experiment.steps(ensemble.timestep) + 1):
-            yield climatology.mean(init_time + step * ensemble.timestep, ensemble.channels)
+    def inputs(self, init_time: np.datetime64) -> Iterator[tuple[np.datetime64, np.ndarray]]:
+        """What forecasts from this init time read beside control analyses, checked.
 
-    def analyses_to_draw_from(
-        self, part: settings.EnsembleOfAnalyses | settings.LaggedAnalyses, init_time: np.datetime64
-    ) -> State:
-        """The analyses of a perturbation, which are enough for all members.
+        Yields
+        ------
+        tuple
+            Time, and (number, channel, latitude, longitude), float32.
 
         Raises
         ------
+        InputError
+            If something is not what it must be.
         ConfigurationError
-            If they are too few.
+            If analyses are too few for the members.
         """
-        perturbation = self._ensemble_of_analyses(part)
-        state = perturbation.analyses.analysis(init_time)
-        draws = 1 + max(member.seed for member in self._ensemble.members)
-        perturbation.check_draws(len(state.numbers), draws)
-        return state
+        ensemble = self._ensemble
+        if isinstance(self._experiment.forecaster, settings.Climatology):
+            for step in range(1, self._experiment.steps(ensemble.timestep) + 1):
+                later = init_time + step * ensemble.timestep
+                mean = ensemble.climatology.mean(later, ensemble.channels)
+                yield later, mean.fields.contiguous().numpy()
+        for part in self._experiment.perturbations:
+            if isinstance(part, settings.EnsembleOfAnalyses | settings.LaggedAnalyses):
+                perturbation = self._ensemble_of_analyses(part)
+                state = perturbation.analyses.analysis(init_time)
+                draws = 1 + max(member.seed for member in ensemble.members)
+                perturbation.check_draws(len(state.numbers), draws)
+                yield init_time, state.fields.contiguous().numpy()
 
     @torch.inference_mode()
     def trajectories(
@@ -139,16 +151,16 @@ class Models:
         self._perturbations.clear()
 
     def _load(self, checkpoint: int) -> Forecaster:
-        chosen, source = self._experiment.forecaster, self._ensemble.source
-        if isinstance(chosen, settings.Neural):
-            return load_checkpoint(chosen.checkpoints[checkpoint], chosen.micro_batch, self._device)
-        channels = self._experiment.channels or source.channels
-        timestep = np.timedelta64(chosen.timestep, "h")
-        if isinstance(chosen, settings.Persistence):
-            return Persistence(channels, source.grid, timestep)
-        if self._experiment.climatology is None:
-            raise ConfigurationError("climatology: is needed by the climatology forecaster")
-        return ClimatologyForecaster(Climatology(self._experiment.climatology), channels, timestep)
+        chosen, ensemble = self._experiment.forecaster, self._ensemble
+        match chosen:
+            case settings.Neural():
+                path = chosen.checkpoints[checkpoint]
+                return load_checkpoint(path, chosen.micro_batch, self._device)
+            case settings.Persistence():
+                return Persistence(ensemble.channels, ensemble.grid, ensemble.timestep)
+            case settings.Climatology():
+                climatology, channels = ensemble.climatology, ensemble.channels
+                return ClimatologyForecaster(climatology, channels, ensemble.timestep)
 
     def _build(self, part: settings.PerturbationSettings, checkpoint: int) -> Perturbation:
         channels = self._ensemble.channels

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from pipelines.settings import InFlight, StoreSettings
 from pipelines.store import fingerprint as fingerprint_of
 from pipelines.store import stored_init_times, unit_name
 from pipelines.subset import selected
+
+if TYPE_CHECKING:
+    from pipelines.models import Models
 
 # Of some members, by their numbers: (number, channel, latitude, longitude), lead by lead, float32.
 Forecast = Callable[[tuple[int, ...]], Iterator[np.ndarray]]
@@ -76,6 +80,11 @@ class Plan:
     units: tuple[Unit, ...]
     path: Path
 
+    @cached_property
+    def models(self) -> Models:
+        """What forecasts the members, in this process."""
+        return _models(self.ensemble)
+
     @property
     def kept(self) -> InFlight | None:
         """What is kept of all members without storing them."""
@@ -112,8 +121,8 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
     begun = (path / "zarr.json").exists() and fingerprint_of(path) == fingerprint
     if not begun:
         # Refuses what does not fit the channels, before a worker would.
-        ensemble.models.perturbation(0)
-    analyses = {time: _digest(ensemble.inputs(time)) for time in experiment.init_times}
+        _models(ensemble).perturbation(0)
+    analyses = {time: _digest(_inputs(ensemble, time)) for time in experiment.init_times}
     init_times = _joined(path, experiment.init_times) if begun else experiment.init_times
     layout = _layout(experiment, ensemble, init_times, fingerprint, identity)
     blocks = _blocks(experiment, ensemble)
@@ -125,6 +134,21 @@ def make_plan(experiment: Experiment, path: Path) -> Plan:
             checkpoint = ensemble.members[numbers[0]].checkpoint
             units.append(Unit(position[time], block, numbers, checkpoint, digest))
     return Plan(ensemble, layout, tuple(units), path)
+
+
+def _models(ensemble: Ensemble) -> Models:
+    from pipelines.models import Models  # with torch, which planning can mostly do without
+
+    return Models(ensemble)
+
+
+def _inputs(
+    ensemble: Ensemble, init_time: np.datetime64
+) -> Iterator[tuple[np.datetime64, np.ndarray]]:
+    """All that forecasts from an init time read."""
+    yield from ensemble.inputs(init_time)
+    if ensemble.reads_more:
+        yield from _models(ensemble).inputs(init_time)
 
 
 def _blocks(experiment: Experiment, ensemble: Ensemble) -> list[tuple[int, ...]]:

@@ -61,7 +61,7 @@ def member_dataset(plan: Plan, number: int) -> xr.Dataset:
     layout, numbers = plan.layout, (number,)
     if plan.ensemble.micro_batch > 1:  # in the company in which it was forecast
         numbers = next(unit.numbers for unit in plan.units if number in unit.numbers)
-    forecast = unit_fields(plan.ensemble, layout, layout.init_times[0], numbers)
+    forecast = unit_fields(plan, layout.init_times[0], numbers)
     fields = forecast[numbers.index(number)]
     dataset = coordinates(layout).isel(init_time=0, number=number).drop_vars("completed")
     for index, name in enumerate(layout.channels):

@@ -79,6 +79,22 @@ class Marker:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What there is of an experiment's members.
+
+    Attributes
+    ----------
+    completed : numpy.ndarray
+        (init_time, number), bool: whose fields are there and finite.
+    diverged : list of tuple
+        Position of the init time, and number, of each that is not finite.
+    """
+
+    completed: np.ndarray
+    diverged: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class Store:
     """A forecast store on a disk, for writing."""
 

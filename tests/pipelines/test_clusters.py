@@ -200,7 +200,7 @@ def test_without_a_gpu_it_is_said_and_a_run_can_still_be_planned(
     experiment = read_experiment(world.experiment("gpu", forecaster=forecaster))
     plan = make_plan(experiment, tmp_path / "f.zarr")
     with pytest.raises(RunError, match="finds no GPU that torch"):
-        next(plan.ensemble.models.trajectories(plan.layout.init_times[0], (0,)))
+        next(plan.models.trajectories(plan.layout.init_times[0], (0,)))
 
 
 def test_the_cluster_is_no_part_of_the_fingerprint(world: World, tmp_path: Path) -> None:

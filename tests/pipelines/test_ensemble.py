@@ -31,9 +31,10 @@ def test_the_analyses_of_an_init_time_are_read_once(
 ) -> None:
     found, copy = ensemble(world, tmp_path, f"kept-{perturbation['kind']}", perturbation)
     init_time = found.experiment.init_times[0]
-    before = list(found.models.trajectories(init_time, (0, 1, 2)))
+    models = Models(found)
+    before = list(models.trajectories(init_time, (0, 1, 2)))
     shutil.rmtree(copy)
-    for one, other in zip(before, found.models.trajectories(init_time, (0, 1, 2)), strict=True):
+    for one, other in zip(before, models.trajectories(init_time, (0, 1, 2)), strict=True):
         assert torch.equal(one, other)
 
 

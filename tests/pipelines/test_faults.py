@@ -459,7 +459,7 @@ def test_a_late_twin_of_a_unit_changes_nothing(undisturbed: Undisturbed, tmp_pat
     store = engine.Store(plan.path, plan.layout)
     unit = plan.units[3]
     time_of_unit = plan.layout.init_times[unit.init]
-    fields = engine.unit_fields(plan.ensemble, plan.layout, time_of_unit, unit.numbers)
+    fields = engine.unit_fields(plan, time_of_unit, unit.numbers)
     assert isinstance(store.marker(unit.name), Marker)
     engine.StoreSink(store).take(unit, lambda _: iter(np.moveaxis(fields, 2, 0)))()
     undisturbed.hold(plan)

@@ -95,7 +95,7 @@ def test_a_member_is_replayed_on_a_gpu(world: World) -> None:
     engine.run(plan, InProcess(), quiet=True)
     found = member_dataset(plan, 4)
     [unit] = [unit for unit in plan.units if unit.init == 0 and 4 in unit.numbers]
-    fields = unit_fields(plan.ensemble, plan.layout, plan.layout.init_times[0], unit.numbers)
+    fields = unit_fields(plan, plan.layout.init_times[0], unit.numbers)
     for index, name in enumerate(plan.layout.channels):
         expected = plan.layout.rounded(name, fields[unit.numbers.index(4), index])
         np.testing.assert_array_equal(found[name].values, expected)
@@ -107,7 +107,7 @@ def test_a_step_on_a_gpu_is_that_on_a_processor_to_rounding(world: World) -> Non
     there = planned(world, "gpu-step", perturbations=noise)
     here = planned(world, "cpu-step", perturbations=noise, forecaster={})
     init_time, numbers = there.layout.init_times[0], (0, 1, 2)
-    found = unit_fields(there.ensemble, there.layout, init_time, numbers)
-    expected = unit_fields(here.ensemble, here.layout, init_time, numbers)
+    found = unit_fields(there, init_time, numbers)
+    expected = unit_fields(here, init_time, numbers)
     np.testing.assert_array_equal(found[:, :, 0], expected[:, :, 0])
     np.testing.assert_allclose(found[:, :, 1], expected[:, :, 1], rtol=1e-4, atol=1e-2)

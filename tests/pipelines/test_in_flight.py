@@ -128,7 +128,7 @@ def test_order_twins_and_resume_write_the_same_bytes(world: World, kept: Plan) -
 
 
 def forecasts(plan: Plan, init_time: np.datetime64, numbers: tuple[int, ...]) -> list[np.ndarray]:
-    fields = engine.unit_fields(plan.ensemble, plan.layout, init_time, numbers)
+    fields = engine.unit_fields(plan, init_time, numbers)
     return [fields[:, :, lead] for lead in range(fields.shape[2])]
 
 

@@ -25,8 +25,8 @@ def test_members_forecast_together_differ_in_the_last_bits_only(
     alone, together = (planned(world, tmp_path / "f.zarr", count) for count in (1, 3))
     assert alone.units[0].fingerprint != together.units[0].fingerprint
     time = alone.layout.init_times[0]
-    expected = unit_fields(alone.ensemble, alone.layout, time, (3, 4, 5))
-    found = unit_fields(together.ensemble, together.layout, time, (3, 4, 5))
+    expected = unit_fields(alone, time, (3, 4, 5))
+    found = unit_fields(together, time, (3, 4, 5))
     np.testing.assert_array_equal(found[:, :, 0], expected[:, :, 0])
     np.testing.assert_allclose(found[:, :, 1], expected[:, :, 1], rtol=1e-4, atol=1e-2)
 
@@ -36,7 +36,7 @@ def test_a_member_is_replayed_in_the_company_in_which_it_was_forecast(
 ) -> None:
     plan = planned(world, tmp_path / "f.zarr", 3)
     [unit] = [unit for unit in plan.units if unit.init == 0 and 4 in unit.numbers]
-    fields = unit_fields(plan.ensemble, plan.layout, plan.layout.init_times[0], unit.numbers)
+    fields = unit_fields(plan, plan.layout.init_times[0], unit.numbers)
     found = member_dataset(plan, 4)
     for index, name in enumerate(plan.layout.channels):
         expected = plan.layout.rounded(name, fields[1, index])

@@ -103,7 +103,7 @@ def test_a_member_that_is_not_finite_in_one_window_is_named(world: World, tmp_pa
     store = Store(plan.path, plan.layout)
     store.create()
     unit = plan.units[0]
-    fields = unit_fields(plan.ensemble, plan.layout, plan.layout.init_times[0], unit.numbers)
+    fields = unit_fields(plan, plan.layout.init_times[0], unit.numbers)
     fields[1, 2, 3] = np.nan
     StoreSink(store).take(unit, lambda _: iter(np.moveaxis(fields, 2, 0)))()
     assert store.marker(unit.name).diverged == (1,)
