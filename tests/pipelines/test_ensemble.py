@@ -1,6 +1,8 @@
 """What a worker keeps between units."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from data.errors import MyriadError
 from pipelines.ensemble import Ensemble
 from pipelines.experiment import read_experiment
+from pipelines.job import Job
 from pipelines.models import Models
 from pipelines.plan import make_plan
 from tests.conftest import World
@@ -58,3 +61,16 @@ def test_no_more_analyses_are_kept_than_an_init_time_needs(world: World, tmp_pat
         found.control(time)
     with pytest.raises(MyriadError):
         found.control(times[0])
+
+
+def test_a_run_that_finds_nothing_to_do_imports_no_torch(world: World) -> None:
+    changes = {"perturbations": [BRED], "members": 2, "cluster": {"kind": "in_process"}}
+    experiment = world.experiment("resumed", **changes)
+    job = Job.read(experiment, world.runs)
+    job.run()
+    resume = "import sys; from pipelines.cli import main; main(sys.argv[1:], standalone_mode=False)"
+    there = f"{resume}; assert 'torch' not in sys.modules and 'zarr' in sys.modules"
+    command = [sys.executable, "-c", there, "run", experiment, "--runs", world.runs]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "units done" in found.stdout
