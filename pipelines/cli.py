@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -54,7 +56,7 @@ class _Command(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with _stopped_by_terminate():
+            with stopped_by_terminate():
                 return super().invoke(context)
         except MyriadError as error:
             click.echo(f"myriad: {error}", err=True)
@@ -69,16 +71,27 @@ class _Command(click.Group):
 
 
 @contextmanager
-def _stopped_by_terminate() -> Iterator[None]:
+def stopped_by_terminate() -> Iterator[None]:
     """SIGTERM unwinds as Ctrl-C does, so that workers end and locks are let go."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        # It came in a destructor or the callback of a weak reference, out of which nothing is
+        # raised, and would be lost.
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            [number] = unraisable.exc_value.args or (signal.SIGINT,)
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        else:
+            hook(unraisable)
+
+    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from data.climatology import climatology_from, write_climatology
 from data.grid import Grid
 from data.source import open_source
-from pipelines.cli import main
+from pipelines.cli import main, stopped_by_terminate
 from pipelines.score import families_in
 from pipelines.store import Store
 from tests.conftest import World
@@ -41,6 +42,21 @@ def test_a_stopped_command_says_what_calling_it_again_does(monkeypatch, command,
     done = myriad(*command)
     assert done.exit_code == 143
     assert done.stderr == f"myriad: stopped by SIGTERM; {said}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_where_nothing_can_be_raised_is_not_lost(number: int) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    @stopped_by_terminate()
+    def computing() -> None:
+        Dying()
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        computing()
 
 
 def test_a_copy_of_an_experiment_is_told_where_its_paths_start(tmp_path):
