@@ -363,6 +363,27 @@ def _dispatched(
 ) -> Outcomes:
     plugin = UnitWorker(f"units-{client.id}", task)
     try:
+        _take_up(client, plugin)
+        on_worker = partial(_on_worker, plugin.name)
+        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
+    finally:
+        if client.status == "running":
+            # Also of what they could not take up: the scheduler would go on giving it to workers
+            # that come for somebody else. One that never had it says so (KeyError); one that
+            # hangs at the very end, its unit done elsewhere, never answers.
+            with suppress(TimeoutError, KeyError):
+                client.sync(_unregister, client, plugin.name)
+
+
+def _take_up(client: Client, plugin: UnitWorker) -> None:
+    """Have all workers, and those that come later, keep the task.
+
+    Raises
+    ------
+    RunError
+        If one cannot: it has other versions of packages, or lacks one.
+    """
+    try:
         client.register_plugin(plugin)
     except RunError:
         raise
@@ -371,14 +392,6 @@ def _dispatched(
             f"the workers cannot take up the run: {error}; they need "
             "myriadcast and its packages as they are here"
         ) from None
-    try:
-        on_worker = partial(_on_worker, plugin.name)
-        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
-    finally:
-        if client.status == "running":
-            # A worker that hangs at the very end, its unit done elsewhere, never answers.
-            with suppress(TimeoutError):
-                client.sync(_unregister, client, plugin.name)
 
 
 async def _unregister(client: Client, name: str) -> None:
