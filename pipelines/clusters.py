@@ -327,7 +327,7 @@ class UnitWorker(WorkerPlugin):
     versions : dict
         Of the packages that decide values, where the run was planned.
     turn : threading.Lock or None
-        On the worker: who has it computes.
+        On a worker that has taken up the run: who has it computes.
     """
 
     name: str
@@ -339,15 +339,27 @@ class UnitWorker(WorkerPlugin):
         """One thread of mathematics: the processes are the parallelism."""
         import torch  # here: a scheduler, and a run that only watches one, need not wait for it
 
-        if versions() != self.versions:
-            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
+        self.check()
         torch.set_num_threads(1)
         self.turn = threading.Lock()
+
+    def check(self) -> None:
+        """Refuse what would compute other values.
+
+        Raises
+        ------
+        RunError
+            If this process has other versions than the one that planned the run.
+        """
+        if versions() != self.versions:
+            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
 
 
 def _on_worker(name: str, unit: Unit) -> None:
     """Compute a unit when no other is computed, and do the rest of it beside the next one."""
     plugin = get_worker().plugins[name]
+    if plugin.turn is None:  # Dask keeps to itself that a worker which came late was refused
+        plugin.check()
     with plugin.turn:
         rest = plugin.task(unit)
     if rest is not None:

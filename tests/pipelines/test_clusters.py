@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from dask.config import deserialize
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
 from forecast.builds import library
@@ -148,6 +148,19 @@ def test_what_workers_cannot_take_up_is_not_left_at_a_scheduler_that_stays(
         with pytest.raises(RunError, match=re.escape(message)):
             list(DaskScheduler(theirs.scheduler_address).outcomes(task, units([0]), Patience()))
         assert set(theirs.scheduler.worker_plugins) == before
+
+
+def test_a_worker_that_comes_late_with_other_versions_says_so() -> None:
+    plugin = UnitWorker("late", Nothing(), versions={"torch": "0"})
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as theirs,
+        Client(theirs) as client,
+    ):
+        client.register_plugin(plugin)
+        theirs.scale(1)
+        found = client.submit(clusters._on_worker, "late", units([0])[0], pure=False)
+        with pytest.raises(RunError, match=r"the run was planned with \{'torch': '0'\}"):
+            found.result(60)
 
 
 @pytest.mark.slow
