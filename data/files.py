@@ -31,10 +31,14 @@ def open_file(path: str | Path) -> list[xr.Dataset]:
     if "://" in str(path):
         return [_open(str(path), engine="zarr")]
     path = Path(path)
-    if not path.exists():
+    try:
+        there, marks = path.exists(), [mark for mark in _ZARR_MARKS if (path / mark).exists()]
+    except OSError as error:  # no permission, or no possible name
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if not there:
         raise InputError(f"{path}: does not exist")
     if path.is_dir():
-        if not any((path / mark).exists() for mark in _ZARR_MARKS):
+        if not marks:
             raise InputError(f"{path}: is a folder, but no zarr store ({', '.join(_ZARR_MARKS)})")
         consolidated = (path / ".zmetadata").exists()
         return [_open(str(path), engine="zarr", consolidated=consolidated)]

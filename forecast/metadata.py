@@ -72,7 +72,8 @@ def read_metadata(path: Path) -> CheckpointMetadata:
     Raises
     ------
     CheckpointError
-        If the file is missing, is no checkpoint of a known version, or does not match its hash.
+        If the file is missing, cannot be read, is no checkpoint of a known version, or does not
+        match its hash.
     """
     file = Path(path) / METADATA
     content = _read_json(file)
@@ -97,7 +98,8 @@ def checkpoint_hash(path: Path) -> str:
     Raises
     ------
     CheckpointError
-        As `read_metadata`, and if the weights are missing or not those that were recorded.
+        As `read_metadata`, and if the weights are missing, cannot be read, or are not those that
+        were recorded.
     """
     metadata = read_metadata(path)
     verify_weights(Path(path) / WEIGHTS, metadata.weights_sha256)
@@ -105,10 +107,13 @@ def checkpoint_hash(path: Path) -> str:
 
 
 def verify_weights(file: Path, expected: str) -> None:
-    """Raise CheckpointError unless the weights are there, and those that were recorded."""
-    if not file.is_file():
-        raise CheckpointError(f"{file}: missing")
-    found = file_sha256(file)
+    """Raise CheckpointError unless the weights can be read, and are those that were recorded."""
+    try:
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing")
+        found = file_sha256(file)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
     if found != expected:
         raise CheckpointError(f"{file}: SHA-256 is {found}, expected {expected}")
 
@@ -126,9 +131,9 @@ def canonical_sha256(content: dict) -> str:
 
 
 def _read_json(file: Path) -> dict:
-    if not file.is_file():
-        raise CheckpointError(f"{file}: missing")
     try:
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing")
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error

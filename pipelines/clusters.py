@@ -327,7 +327,7 @@ class UnitWorker(WorkerPlugin):
     versions : dict
         Of the packages that decide values, where the run was planned.
     turn : threading.Lock or None
-        On the worker: who has it computes.
+        On a worker that has taken up the run: who has it computes.
     """
 
     name: str
@@ -339,15 +339,27 @@ class UnitWorker(WorkerPlugin):
         """One thread of mathematics: the processes are the parallelism."""
         import torch  # here: a scheduler, and a run that only watches one, need not wait for it
 
-        if versions() != self.versions:
-            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
+        self.check()
         torch.set_num_threads(1)
         self.turn = threading.Lock()
+
+    def check(self) -> None:
+        """Refuse what would compute other values.
+
+        Raises
+        ------
+        RunError
+            If this process has other versions than the one that planned the run.
+        """
+        if versions() != self.versions:
+            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
 
 
 def _on_worker(name: str, unit: Unit) -> None:
     """Compute a unit when no other is computed, and do the rest of it beside the next one."""
     plugin = get_worker().plugins[name]
+    if plugin.turn is None:  # Dask keeps to itself that a worker which came late was refused
+        plugin.check()
     with plugin.turn:
         rest = plugin.task(unit)
     if rest is not None:
@@ -363,6 +375,27 @@ def _dispatched(
 ) -> Outcomes:
     plugin = UnitWorker(f"units-{client.id}", task)
     try:
+        _take_up(client, plugin)
+        on_worker = partial(_on_worker, plugin.name)
+        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
+    finally:
+        if client.status == "running":
+            # Also of what they could not take up: the scheduler would go on giving it to workers
+            # that come for somebody else. One that never had it says so (KeyError); one that
+            # hangs at the very end, its unit done elsewhere, never answers.
+            with suppress(TimeoutError, KeyError):
+                client.sync(_unregister, client, plugin.name)
+
+
+def _take_up(client: Client, plugin: UnitWorker) -> None:
+    """Have all workers, and those that come later, keep the task.
+
+    Raises
+    ------
+    RunError
+        If one cannot: it has other versions of packages, or lacks one.
+    """
+    try:
         client.register_plugin(plugin)
     except RunError:
         raise
@@ -371,14 +404,6 @@ def _dispatched(
             f"the workers cannot take up the run: {error}; they need "
             "myriadcast and its packages as they are here"
         ) from None
-    try:
-        on_worker = partial(_on_worker, plugin.name)
-        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
-    finally:
-        if client.status == "running":
-            # A worker that hangs at the very end, its unit done elsewhere, never answers.
-            with suppress(TimeoutError):
-                client.sync(_unregister, client, plugin.name)
 
 
 async def _unregister(client: Client, name: str) -> None:

@@ -24,10 +24,18 @@ def naming(file: Path | None) -> Iterator[None]:
         raise ConfigurationError(f"{where}{error}") from None
     except (InputError, CheckpointError) as error:
         named = Path(str(error).partition(": ")[0])
-        if file is None or not named.is_absolute() or named.exists():
+        if file is None or not named.is_absolute() or _may_be_there(named):
             raise
         hint = f"relative paths in {file} start at its own folder, {file.resolve().parent}"
         raise type(error)(f"{error}; {hint}") from None
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether a path is there, or cannot be looked at."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 class _Loader(yaml.SafeLoader):

@@ -23,6 +23,10 @@ from pipelines.plan import Forecast, Plan, Unit
 from pipelines.store import Marker, Standing, Store
 from pipelines.unit_writer import UnitWriter
 
+if TYPE_CHECKING:
+    from pipelines.clusters import Cluster
+    from pipelines.models import Models
+
 _SLOWEST_STEP = 10.0  # seconds of one member
 
 
@@ -59,10 +63,6 @@ class Progress:
         if self.lost:
             raise DegradedError(f"degraded: {self.lost}")
 
-
-if TYPE_CHECKING:
-    from pipelines.clusters import Cluster
-    from pipelines.models import Models
 
 Rest = Callable[[], None]
 

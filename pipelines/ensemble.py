@@ -186,7 +186,7 @@ class Ensemble:
     def inputs(self, init_time: np.datetime64) -> Iterator[tuple[np.datetime64, np.ndarray]]:
         """The control analyses that forecasts from this init time read, checked.
 
-        What else they read is `Models.inputs`.
+        That is all they read, unless `reads_more`.
 
         Yields
         ------
@@ -201,13 +201,18 @@ class Ensemble:
         yield init_time, self.control(init_time)
         for part in self.experiment.perturbations:
             if isinstance(part, settings.BredVectors):
-                for k in range(part.cycles):
-                    earlier = init_time - (k + 1) * self.timestep
-                    yield earlier, self.control(earlier)
+                yield from self.before(init_time, part.cycles)
+
+    def before(
+        self, init_time: np.datetime64, count: int
+    ) -> Iterator[tuple[np.datetime64, np.ndarray]]:
+        """As `inputs`: so many control analyses before an init time, backwards in timesteps."""
+        for k in range(1, count + 1):
+            yield init_time - k * self.timestep, self.control(init_time - k * self.timestep)
 
     @property
     def reads_more(self) -> bool:
-        """Whether forecasts read something else than control analyses."""
+        """Whether forecasts read something else than control analyses: see `Models.inputs`."""
         others = (settings.EnsembleOfAnalyses, settings.LaggedAnalyses)
         return isinstance(self.experiment.forecaster, settings.Climatology) or any(
             isinstance(part, others) for part in self.experiment.perturbations

@@ -78,7 +78,9 @@ class Models:
         return State(fields, ensemble.channels, ensemble.grid, np.datetime64(time, "s"))
 
     def inputs(self, init_time: np.datetime64) -> Iterator[tuple[np.datetime64, np.ndarray]]:
-        """What forecasts from this init time read beside control analyses, checked.
+        """All that forecasts from this init time read, checked.
+
+        In the order of the experiment's perturbations: units' fingerprints are made of it.
 
         Yields
         ------
@@ -93,18 +95,22 @@ class Models:
             If analyses are too few for the members.
         """
         ensemble = self._ensemble
+        yield init_time, ensemble.control(init_time)
         if isinstance(self._experiment.forecaster, settings.Climatology):
             for step in range(1, self._experiment.steps(ensemble.timestep) + 1):
                 later = init_time + step * ensemble.timestep
                 mean = ensemble.climatology.mean(later, ensemble.channels)
                 yield later, mean.fields.contiguous().numpy()
         for part in self._experiment.perturbations:
-            if isinstance(part, settings.EnsembleOfAnalyses | settings.LaggedAnalyses):
-                perturbation = self._ensemble_of_analyses(part)
-                state = perturbation.analyses.analysis(init_time)
-                draws = 1 + max(member.seed for member in ensemble.members)
-                perturbation.check_draws(len(state.numbers), draws)
-                yield init_time, state.fields.contiguous().numpy()
+            match part:
+                case settings.BredVectors():
+                    yield from ensemble.before(init_time, part.cycles)
+                case settings.EnsembleOfAnalyses() | settings.LaggedAnalyses():
+                    perturbation = self._ensemble_of_analyses(part)
+                    state = perturbation.analyses.analysis(init_time)
+                    draws = 1 + max(member.seed for member in ensemble.members)
+                    perturbation.check_draws(len(state.numbers), draws)
+                    yield init_time, state.fields.contiguous().numpy()
 
     @torch.inference_mode()
     def trajectories(

@@ -146,9 +146,9 @@ def _inputs(
     ensemble: Ensemble, init_time: np.datetime64
 ) -> Iterator[tuple[np.datetime64, np.ndarray]]:
     """All that forecasts from an init time read."""
-    yield from ensemble.inputs(init_time)
     if ensemble.reads_more:
-        yield from _models(ensemble).inputs(init_time)
+        return _models(ensemble).inputs(init_time)
+    return ensemble.inputs(init_time)
 
 
 def _blocks(experiment: Experiment, ensemble: Ensemble) -> list[tuple[int, ...]]:

@@ -97,6 +97,12 @@ def test_file_that_is_not_there_is_an_error(tmp_path):
         open_file(tmp_path / "none.nc")
 
 
+def test_a_name_that_no_file_can_have_is_named(tmp_path):
+    path = tmp_path / ("a" * 300 + ".nc")
+    with pytest.raises(InputError, match=f"^{path}: cannot be read: File name too long$"):
+        open_file(path)
+
+
 def test_other_files_and_folders_are_errors(tmp_path):
     (tmp_path / "a.csv").write_text("time,t2m\n")
     (tmp_path / "empty.nc").touch()

@@ -140,3 +140,16 @@ def test_file_that_is_no_safetensors_is_refused_even_with_a_matching_hash(checkp
     rewrite(checkpoint, weights_sha256=file_sha256(file))
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         load_checkpoint(checkpoint)
+
+
+def test_what_cannot_be_read_is_named(checkpoint, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json: cannot be read"):
+        read_metadata(checkpoint / ("a" * 300))
+
+    def refused(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("forecast.metadata.file_sha256", refused)
+    file = checkpoint / "weights.safetensors"
+    with pytest.raises(CheckpointError, match=f"^{file}: cannot be read: Permission denied$"):
+        checkpoint_hash(checkpoint)

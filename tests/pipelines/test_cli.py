@@ -70,6 +70,15 @@ def test_a_copy_of_an_experiment_is_told_where_its_paths_start(tmp_path):
         assert done.stderr.strip().endswith(hint)
 
 
+def test_analyses_that_cannot_be_looked_at_are_one_message(world: World) -> None:
+    name = world.folder / ("a" * 300 + ".nc")
+    done = myriad("plan", world.experiment("long", analyses=str(name)))
+    assert (done.exit_code, done.stderr) == (
+        3,
+        f"myriad: {name}: cannot be read: File name too long\n",
+    )
+
+
 def with_checkpoints_in_place(text: str) -> str:
     """With checkpoints where they are."""
     samples = Path(__file__).parents[2] / "data" / "samples" / "checkpoints"

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 from dask.config import deserialize
+from distributed import Client, LocalCluster
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
 from forecast.builds import library
-from pipelines import engine, plan
+from pipelines import clusters, engine, plan
 from pipelines import experiment as settings
 from pipelines.clusters import (
     DaskScheduler,
@@ -27,6 +28,7 @@ from pipelines.clusters import (
     LocalGpus,
     LocalProcesses,
     Slurm,
+    Task,
     UnitWorker,
     make_cluster,
     visible_gpus,
@@ -113,6 +115,52 @@ def test_workers_that_lack_the_code_of_the_run_are_one_message(tmp_path: Path) -
         cluster = DaskScheduler(address)
         with pytest.raises(RunError, match=r"workers cannot take up the run: .*No module named"):
             list(cluster.outcomes(Nothing(), units([0]), Patience()))
+
+
+def unpickled_nowhere() -> None:
+    """Stands for code that the workers lack."""
+    raise ModuleNotFoundError("No module named 'theirs'")
+
+
+class Elsewhere:
+    """Can be sent, and not be received."""
+
+    def __call__(self, unit: Unit) -> None:
+        """Never gets as far."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return unpickled_nowhere, ()
+
+
+@pytest.mark.parametrize(
+    ("task", "here", "message"),
+    [
+        (Elsewhere(), plan.versions(), "No module named 'theirs'"),
+        (Nothing(), {"torch": "0"}, "the run was planned with {'torch': '0'}"),
+    ],
+)
+def test_what_workers_cannot_take_up_is_not_left_at_a_scheduler_that_stays(
+    monkeypatch: pytest.MonkeyPatch, task: Task, here: dict[str, str], message: str
+) -> None:
+    monkeypatch.setattr(clusters, "UnitWorker", partial(UnitWorker, versions=here))
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as theirs:
+        before = set(theirs.scheduler.worker_plugins)
+        with pytest.raises(RunError, match=re.escape(message)):
+            list(DaskScheduler(theirs.scheduler_address).outcomes(task, units([0]), Patience()))
+        assert set(theirs.scheduler.worker_plugins) == before
+
+
+def test_a_worker_that_comes_late_with_other_versions_says_so() -> None:
+    plugin = UnitWorker("late", Nothing(), versions={"torch": "0"})
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as theirs,
+        Client(theirs) as client,
+    ):
+        client.register_plugin(plugin)
+        theirs.scale(1)
+        found = client.submit(clusters._on_worker, "late", units([0])[0], pure=False)
+        with pytest.raises(RunError, match=r"the run was planned with \{'torch': '0'\}"):
+            found.result(60)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import xarray as xr
 import xskillscore
 
 from data.errors import DegradedError, MyriadError, RunError, StoreError
+from data.key import Key
 from pipelines import engine
 from pipelines.clusters import InProcess, LocalProcesses, Outcomes, Task
 from pipelines.experiment import read_experiment
@@ -293,4 +294,19 @@ def test_a_unit_that_keeps_failing_leaves_a_degraded_run(world: World) -> None:
 def test_the_run_itself_writes_the_same_bytes_as_processes(world: World, finished: Plan) -> None:
     plan = planned(world, "in-process")
     engine.run(plan, InProcess(), quiet=True)
+    assert digests(plan.path) == digests(finished.path)
+
+
+@dataclass(frozen=True)
+class Disordered:
+    """The run itself, with the units in another order."""
+
+    def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
+        order = (Key(5) / "order").generator().permutation(len(units))
+        yield from InProcess().outcomes(task, [units[k] for k in order], patience)
+
+
+def test_another_order_of_units_writes_the_same_bytes(world: World, finished: Plan) -> None:
+    plan = planned(world, "disordered")
+    engine.run(plan, Disordered(), quiet=True)
     assert digests(plan.path) == digests(finished.path)

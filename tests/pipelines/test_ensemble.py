@@ -74,3 +74,15 @@ def test_a_run_that_finds_nothing_to_do_imports_no_torch(world: World) -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert "units done" in found.stdout
+
+
+def test_what_is_read_is_hashed_in_the_order_of_the_perturbations(world: World) -> None:
+    # Another order were another fingerprint: what a store has finished would be refused.
+    bred = BRED | {"cycles": 2}
+    experiment = read_experiment(world.experiment("order", members=3, perturbations=[LAGGED, bred]))
+    init_time = experiment.init_times[0]
+    found = [
+        ((init_time - time) / np.timedelta64(6, "h"), len(fields))
+        for time, fields in Models(Ensemble(experiment)).inputs(init_time)
+    ]
+    assert found == [(0, 1), (0, 3), (1, 1), (2, 1)]
