@@ -23,6 +23,7 @@ from forecast.builds import library
 from pipelines import clusters, engine, plan
 from pipelines import experiment as settings
 from pipelines.clusters import (
+    Cluster,
     DaskScheduler,
     InProcess,
     LocalGpus,
@@ -50,7 +51,7 @@ def units(checkpoints: list[int]) -> list[Unit]:
 def test_every_kind_of_cluster_writes_the_same_bytes(world: World, tmp_path: Path) -> None:
     experiment = read_experiment(world.experiment("kinds", members=5, lead_time="12h"))
 
-    def done(name: str, cluster: engine.Cluster) -> dict[str, str]:
+    def done(name: str, cluster: Cluster) -> dict[str, str]:
         plan = make_plan(experiment, world.runs / name / "forecast.zarr")
         engine.run(plan, cluster, quiet=True)
         return digests(plan.path)

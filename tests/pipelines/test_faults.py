@@ -38,7 +38,7 @@ from tests.conftest import World
 from tests.pipelines.test_engine import digests
 
 ROOT = Path(__file__).parents[2]
-HASTY = Patience(factor=3.0, least=20.0, first=90.0, workers=300.0)
+HASTY = Patience(factor=3.0, least=45.0, first=90.0, workers=300.0)
 CHANGES = {"members": 7, "lead_time": "12h", "cluster": {"kind": "in_process"}}
 
 
