@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import dask
 import psutil
-from distributed import (
-    Client,
-    LocalCluster,
-    Nanny,
-    Scheduler,
-    SpecCluster,
-    WorkerPlugin,
-    get_worker,
-)
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from data.errors import RunError, StoreError
 from pipelines import experiment as settings
 from pipelines.cores import core_count
-from pipelines.dispatch import Dispatcher, nobody_comes
 from pipelines.lanes import Outcome, Patience
 from pipelines.pinning import CORES, PinnedWorker, has_whole_cores
-from pipelines.plan import Unit, versions
+from pipelines.plan import Unit
 from pipelines.slurm import SlurmJobs
-
-_FAREWELL = 10.0  # seconds
+from pipelines.unit_worker import Outcomes, Task, dispatched
 
 # One unit is computed while the one before is written.
 _THREADS = 2
-
-# What is done with a unit: it is computed, and what is left to do then, if anything, is given back.
-Task = Callable[[Unit], Callable[[], object] | None]
-
-# To be closed by whoever stops before the end: only then have the workers ended.
-Outcomes = Generator[Outcome, None, None]
 
 CONFIGURATION = {
     "distributed.scheduler.work-stealing": False,
@@ -122,7 +103,7 @@ class LocalProcesses:
     def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit."""
         with self.started(min(self.workers, len(units))) as client:
-            yield from _dispatched(client, task, units, patience)
+            yield from dispatched(client, task, units, patience)
 
     @contextmanager
     def started(self, count: int) -> Iterator[Client]:
@@ -162,7 +143,7 @@ class LocalGpus:
     def outcomes(self, task: Task, units: list[Unit], patience: Patience) -> Outcomes:
         """Yield what becomes of each unit."""
         with self.started(len(units)) as client:
-            yield from _dispatched(client, task, units, patience)
+            yield from dispatched(client, task, units, patience)
 
     @contextmanager
     def started(self, count: int) -> Iterator[Client]:
@@ -212,7 +193,7 @@ class DaskScheduler:
                 raise RunError(
                     f"{self.address}: no worker has come in {patience.workers:.0f} s"
                 ) from None
-            yield from _dispatched(client, task, units, patience)
+            yield from dispatched(client, task, units, patience)
 
 
 @dataclass(frozen=True)
@@ -237,7 +218,7 @@ class Slurm:
             SlurmJobs(self.settings, wanted, _THREADS, CONFIGURATION) as jobs,
             Client(jobs.cluster) as client,
         ):
-            yield from _dispatched(client, task, units, patience, jobs.tend)
+            yield from dispatched(client, task, units, patience, jobs.tend)
 
 
 def make_cluster(chosen: settings.ClusterSettings) -> Cluster:
@@ -312,102 +293,6 @@ def worker_count(chosen: settings.ClusterSettings) -> int:
                 return max(1, len(client.nthreads()))
         case settings.Slurm():
             return chosen.jobs * chosen.workers
-
-
-@dataclass
-class UnitWorker(WorkerPlugin):
-    """Keeps a run's task on one worker: its checkpoints are loaded from disk once and stay.
-
-    Attributes
-    ----------
-    name : str
-        Tells this run from others on the same workers.
-    task : callable
-        What is done with a unit.
-    versions : dict
-        Of the packages that decide values, where the run was planned.
-    turn : threading.Lock or None
-        On a worker that has taken up the run: who has it computes.
-    """
-
-    name: str
-    task: Task
-    versions: dict[str, str] = field(default_factory=versions)
-    turn: threading.Lock | None = None
-
-    def setup(self, worker: object) -> None:
-        """One thread of mathematics: the processes are the parallelism."""
-        import torch  # here: a scheduler, and a run that only watches one, need not wait for it
-
-        self.check()
-        torch.set_num_threads(1)
-        self.turn = threading.Lock()
-
-    def check(self) -> None:
-        """Refuse what would compute other values.
-
-        Raises
-        ------
-        RunError
-            If this process has other versions than the one that planned the run.
-        """
-        if versions() != self.versions:
-            raise RunError(f"a worker has {versions()}, the run was planned with {self.versions}")
-
-
-def _on_worker(name: str, unit: Unit) -> None:
-    """Compute a unit when no other is computed, and do the rest of it beside the next one."""
-    plugin = get_worker().plugins[name]
-    if plugin.turn is None:  # Dask keeps to itself that a worker which came late was refused
-        plugin.check()
-    with plugin.turn:
-        rest = plugin.task(unit)
-    if rest is not None:
-        rest()
-
-
-def _dispatched(
-    client: Client,
-    task: Task,
-    units: list[Unit],
-    patience: Patience,
-    tend: Callable[[], bool] = nobody_comes,
-) -> Outcomes:
-    plugin = UnitWorker(f"units-{client.id}", task)
-    try:
-        _take_up(client, plugin)
-        on_worker = partial(_on_worker, plugin.name)
-        yield from Dispatcher(client, on_worker, units, patience, tend).outcomes()
-    finally:
-        if client.status == "running":
-            # Also of what they could not take up: the scheduler would go on giving it to workers
-            # that come for somebody else. One that never had it says so (KeyError); one that
-            # hangs at the very end, its unit done elsewhere, never answers.
-            with suppress(TimeoutError, KeyError):
-                client.sync(_unregister, client, plugin.name)
-
-
-def _take_up(client: Client, plugin: UnitWorker) -> None:
-    """Have all workers, and those that come later, keep the task.
-
-    Raises
-    ------
-    RunError
-        If one cannot: it has other versions of packages, or lacks one.
-    """
-    try:
-        client.register_plugin(plugin)
-    except RunError:
-        raise
-    except Exception as error:  # whatever their environment lacks
-        raise RunError(
-            f"the workers cannot take up the run: {error}; they need "
-            "myriadcast and its packages as they are here"
-        ) from None
-
-
-async def _unregister(client: Client, name: str) -> None:
-    await asyncio.wait_for(client.unregister_worker_plugin(name), _FAREWELL)
 
 
 @contextmanager

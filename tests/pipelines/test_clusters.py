@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster
 
 from data.errors import ConfigurationError, MissingExtraError, RunError
 from forecast.builds import library
-from pipelines import clusters, engine, plan
+from pipelines import engine, plan, unit_worker
 from pipelines import experiment as settings
 from pipelines.clusters import (
     Cluster,
@@ -30,7 +30,6 @@ from pipelines.clusters import (
     LocalProcesses,
     Slurm,
     Task,
-    UnitWorker,
     make_cluster,
     visible_gpus,
 )
@@ -38,6 +37,7 @@ from pipelines.experiment import read_experiment
 from pipelines.lanes import Attempt, Lane, Patience, Waiting
 from pipelines.plan import Unit, make_plan
 from pipelines.slurm import SlurmJobs
+from pipelines.unit_worker import UnitWorker
 from tests.conftest import World
 from tests.pipelines.test_engine import digests
 from tests.pipelines.test_faults import dask
@@ -143,7 +143,7 @@ class Elsewhere:
 def test_what_workers_cannot_take_up_is_not_left_at_a_scheduler_that_stays(
     monkeypatch: pytest.MonkeyPatch, task: Task, here: dict[str, str], message: str
 ) -> None:
-    monkeypatch.setattr(clusters, "UnitWorker", partial(UnitWorker, versions=here))
+    monkeypatch.setattr(unit_worker, "UnitWorker", partial(UnitWorker, versions=here))
     with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as theirs:
         before = set(theirs.scheduler.worker_plugins)
         with pytest.raises(RunError, match=re.escape(message)):
@@ -159,7 +159,7 @@ def test_a_worker_that_comes_late_with_other_versions_says_so() -> None:
     ):
         client.register_plugin(plugin)
         theirs.scale(1)
-        found = client.submit(clusters._on_worker, "late", units([0])[0], pure=False)
+        found = client.submit(unit_worker._on_worker, "late", units([0])[0], pure=False)
         with pytest.raises(RunError, match=r"the run was planned with \{'torch': '0'\}"):
             found.result(60)
 
