@@ -195,6 +195,7 @@ def test_a_unit_that_fails_costs_only_itself(world: World) -> None:
     assert done.resumed == 9
 
 
+@pytest.mark.slow  # test_faults has more of the kind, and its first case in the default run
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
     world: World, finished: Plan
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
     assert digests(path) == digests(finished.path)
 
 
+@pytest.mark.slow  # as above
 def test_a_stopped_run_says_so_and_goes_on_later(world: World, finished: Plan) -> None:
     """SIGTERM to the run alone, as a scheduler of jobs sends it."""
     runs = world.runs / "stopped"
