@@ -77,10 +77,12 @@ class EnsembleOfAnalyses(Perturbation):
             With both numbers.
         """
         if draws > count * self.reuse:
+            lagged = isinstance(self.analyses, LaggedAnalyses)
+            what, remedy = ("lagged", "count") if lagged else ("ensemble of", "reuse")
             raise ConfigurationError(
-                f"ensemble of analyses: {count} analyses used {self.reuse} times make "
+                f"{what} analyses: {count} analyses used {self.reuse} times make "
                 f"{count * self.reuse} draws, but a checkpoint asks for {draws}; ask for fewer "
-                "members or raise reuse"
+                f"members or raise {remedy}"
             )
 
 

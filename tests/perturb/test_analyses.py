@@ -51,6 +51,12 @@ def test_more_draws_than_analyses_are_refused_unless_reuse_is_asked_for(analysis
     assert torch.equal(twice.fields[1:7], twice.fields[7:13])
 
 
+def test_too_few_lagged_analyses_are_mended_by_their_own_key(analyses, analysis, key):
+    members = roster(6, 1, Pairing.SINGLES)
+    with pytest.raises(ConfigurationError, match=r"^lagged analyses: 3 .* or raise count$"):
+        EnsembleOfAnalyses(LaggedAnalyses(analyses, DAY, 3)).perturb(analysis, key, members)
+
+
 def test_one_analysis_is_no_ensemble(analysis, analyses, key):
     with pytest.raises(InputError, match="1 members on legendre-gauss 16 x 32, expected at least"):
         EnsembleOfAnalyses(analyses).perturb(analysis, key, MEMBERS)
