@@ -25,6 +25,8 @@ from pipelines.unit_worker import Outcomes, Task, dispatched
 
 # One unit is computed while the one before is written.
 _THREADS = 2
+# Ctrl-C reaches all processes of a terminal; the run ends the workers itself, and says one line.
+_UNINTERRUPTED = ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"]
 
 CONFIGURATION = {
     "distributed.scheduler.work-stealing": False,
@@ -114,6 +116,7 @@ class LocalProcesses:
                 n_workers=count,
                 threads_per_worker=_THREADS,
                 memory_limit=self.memory,
+                preload=_UNINTERRUPTED,
                 # The scheduler's server of metrics: on any free port, and for this machine alone.
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
@@ -151,6 +154,7 @@ class LocalGpus:
         options = {
             "nthreads": _THREADS,
             "memory_limit": self.memory,
+            "preload": _UNINTERRUPTED,
             "silence_logs": logging.CRITICAL,
         }
         workers = {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -219,19 +220,26 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow  # as above
-def test_a_stopped_run_says_so_and_goes_on_later(world: World, finished: Plan) -> None:
-    """SIGTERM to the run alone, as a scheduler of jobs sends it."""
-    runs = world.runs / "stopped"
+@pytest.mark.parametrize(
+    ("stop", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)]
+)
+def test_a_stopped_run_says_so_and_goes_on_later(
+    world: World, finished: Plan, stop: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    """SIGTERM to the run alone, as a scheduler of jobs sends it; Ctrl-C, to its workers as well."""
+    runs = world.runs / f"stopped-{number.name}"
     myriad = Path(sys.executable).with_name("myriad")
     command = [myriad, "run", world.experiment(), "--runs", runs, "--workers", "2"]
     path = runs / "tiny" / "forecast.zarr"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     while process.poll() is None and not list((path / "completed" / "units").glob("*.json")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    stop(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert errors.decode().splitlines()[-1].startswith("myriad: stopped by SIGTERM")
+    assert process.returncode == 128 + number
+    assert errors.decode().splitlines()[-1].startswith(f"myriad: stopped by {number.name}")
     assert "Traceback" not in errors.decode()
     subprocess.run(command, check=True, capture_output=True)
     assert digests(path) == digests(finished.path)
