@@ -7,7 +7,6 @@ is finished: what forecasts is in `pipelines.models`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -18,24 +17,9 @@ from data.errors import CheckpointError, ConfigurationError, InputError
 from data.grid import Grid
 from data.source import Source, open_source
 from forecast.metadata import CheckpointMetadata, checkpoint_hash, read_metadata
+from forecast.reference import ClimatologyForecaster, Persistence
 from perturb.member import Member, Pairing, roster
 from pipelines import experiment as settings
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What there is to know of a forecaster without a checkpoint.
-
-    Attributes
-    ----------
-    channels : tuple of str
-    grid : Grid
-    timestep : numpy.timedelta64
-    """
-
-    channels: tuple[str, ...]
-    grid: Grid
-    timestep: np.timedelta64
 
 
 class Ensemble:
@@ -105,30 +89,27 @@ class Ensemble:
         return tuple("_".join(path.name.split()) for path in self.checkpoint_paths) or (kind,)
 
     @cached_property
-    def climatology(self) -> Climatology:
-        """The climatology.
+    def reference(self) -> Persistence | ClimatologyForecaster:
+        """The forecaster, where it has no checkpoint.
 
         Raises
         ------
         ConfigurationError
-            If the experiment names none.
+            If it is the climatology's, and the experiment names none.
         """
+        chosen = self.experiment.forecaster
+        channels = self.experiment.channels or self.source.channels
+        timestep = np.timedelta64(chosen.timestep, "h")
+        if isinstance(chosen, settings.Persistence):
+            return Persistence(channels, self.source.grid, timestep)
         if self.experiment.climatology is None:
             raise ConfigurationError("climatology: is needed by the climatology forecaster")
-        return Climatology(self.experiment.climatology)
+        return ClimatologyForecaster(Climatology(self.experiment.climatology), channels, timestep)
 
-    @cached_property
-    def _described(self) -> CheckpointMetadata | Reference:
-        """What knows channels, grid and timestep."""
-        if self.checkpoints:
-            return self.checkpoints[0]
-        chosen = self.experiment.forecaster
-        seasonal = isinstance(chosen, settings.Climatology)
-        return Reference(
-            channels=self.experiment.channels or self.source.channels,
-            grid=self.climatology.grid if seasonal else self.source.grid,
-            timestep=np.timedelta64(chosen.timestep, "h"),
-        )
+    @property
+    def _described(self) -> CheckpointMetadata | Persistence | ClimatologyForecaster:
+        """What knows channels, grid and timestep, without loading a network for it."""
+        return self.checkpoints[0] if self.checkpoints else self.reference
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from data.state import State
 from forecast.checkpoint import load_checkpoint
 from forecast.forecaster import Forecaster, rollout
 from forecast.metadata import CheckpointMetadata
-from forecast.reference import ClimatologyForecaster, Persistence
 from perturb.analyses import EnsembleOfAnalyses, LaggedAnalyses
 from perturb.bred import BredVectors
 from perturb.correlated import CorrelatedNoise
@@ -99,7 +98,7 @@ class Models:
         if isinstance(self._experiment.forecaster, settings.Climatology):
             for step in range(1, self._experiment.steps(ensemble.timestep) + 1):
                 later = init_time + step * ensemble.timestep
-                mean = ensemble.climatology.mean(later, ensemble.channels)
+                mean = ensemble.reference.climatology.mean(later, ensemble.channels)
                 yield later, mean.fields.contiguous().numpy()
         for part in self._experiment.perturbations:
             match part:
@@ -157,16 +156,10 @@ class Models:
         self._perturbations.clear()
 
     def _load(self, checkpoint: int) -> Forecaster:
-        chosen, ensemble = self._experiment.forecaster, self._ensemble
-        match chosen:
-            case settings.Neural():
-                path = chosen.checkpoints[checkpoint]
-                return load_checkpoint(path, chosen.micro_batch, self._device)
-            case settings.Persistence():
-                return Persistence(ensemble.channels, ensemble.grid, ensemble.timestep)
-            case settings.Climatology():
-                climatology, channels = ensemble.climatology, ensemble.channels
-                return ClimatologyForecaster(climatology, channels, ensemble.timestep)
+        chosen = self._experiment.forecaster
+        if isinstance(chosen, settings.Neural):
+            return load_checkpoint(chosen.checkpoints[checkpoint], chosen.micro_batch, self._device)
+        return self._ensemble.reference
 
     def _build(self, part: settings.PerturbationSettings, checkpoint: int) -> Perturbation:
         channels = self._ensemble.channels
